@@ -1,0 +1,72 @@
+"""Streams JSON through a language model and its sparse autoencoders, and writes what it measures.
+
+import streamer
+
+run = streamer.run(streamer.RunConfig(paths=["records.jsonl"], out="RUN"))
+run.table("metrics").to_pandas()
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from streamer._version import __version__
+from streamer.config import RunConfig, load_config
+from streamer.errors import RunFault, StreamerError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from streamer.analysis import Family
+    from streamer.runs import Run
+
+__all__ = [
+    "RunConfig",
+    "RunFault",
+    "StreamerError",
+    "UsageError",
+    "__version__",
+    "load_config",
+    "open_run",
+    "run",
+]
+
+
+def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run":
+    """Process everything `config` names and return the finished run.
+
+    `families` are the metrics to compute, by default `streamer.analysis.FAMILIES`. Works in a
+    notebook too. Shows the same progress as the command; `progress="none"` for silence.
+
+    :raises UsageError: something in `config` cannot be had.
+    :raises RunFault: the run broke off.
+    """
+    import asyncio  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    import anyio  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415
+
+    from streamer.preparation import prepare  # noqa: PLC0415
+
+    prepared = prepare(config)
+    from streamer.analysis import FAMILIES  # noqa: PLC0415
+    from streamer.run import run as run_prepared  # noqa: PLC0415
+
+    arguments: tuple[Any, ...] = (prepared, Console(), families or FAMILIES)
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        anyio.run(run_prepared, *arguments)
+    else:  # a notebook's own loop is running: take another thread's
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(anyio.run, run_prepared, *arguments).result()
+    return open_run(prepared.out)
+
+
+def open_run(path: "str | Path") -> "Run":
+    """The run in the directory `path`: `.table("metrics")`, `.table("rejected")`, `.manifest`.
+
+    :raises UsageError: there is no run.
+    """
+    from streamer.runs import open_run as open_path  # noqa: PLC0415
+
+    return open_path(path)

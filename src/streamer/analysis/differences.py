@@ -1,0 +1,39 @@
+"""Fact against hallucination: differences of the per-record metrics.
+
+Signed so that what is expected of a hallucination is positive: it drifts, twists and spreads more,
+and is less stable and consistent.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from streamer.analysis.activations import Activations
+from streamer.analysis.columns import Family, Layout, Values
+from streamer.analysis.consistency import CONSISTENCY
+from streamer.records import Column
+
+MORE_IN_HALLUCINATION = ("centroid_drift", "axis_twist", "entropy")
+LESS_IN_HALLUCINATION = ("stability", "cross_layer_consistency")
+
+
+def _columns(layout: Layout) -> list[Column]:
+    if not layout.is_contrast:
+        return []
+    absent = () if CONSISTENCY.columns(layout) else ("cross_layer_consistency",)
+    metrics = (*MORE_IN_HALLUCINATION, *LESS_IN_HALLUCINATION)
+    return [Column(f"{metric}_diff") for metric in metrics if metric not in absent]
+
+
+def _compute(_: Activations, values: Mapping[str, Tensor]) -> Values:
+    found: Values = {}
+    for metrics, sign in ((MORE_IN_HALLUCINATION, 1), (LESS_IN_HALLUCINATION, -1)):
+        for metric in metrics:
+            if f"{metric}_hall" in values:
+                found[f"{metric}_diff"] = sign * (
+                    values[f"{metric}_hall"] - values[f"{metric}_fact"]
+                )
+    return found
+
+
+DIFFERENCES = Family("differences", _columns, _compute)

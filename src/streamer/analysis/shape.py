@@ -1,0 +1,93 @@
+"""The shape of the active decoder directions: a weighted cloud of points in the residual space.
+
+With rᵢ = W_dec[i], wᵢ = fᵢ/Σf and r̄ = Σ wᵢ rᵢ, the covariance is C = Σ wᵢ (rᵢ − r̄)(rᵢ − r̄)ᵀ, d × d.
+With the rows mᵢ = √wᵢ (rᵢ − r̄) of a matrix M, C = MᵀM, and its nonzero eigenvalues are those of the
+Gram matrix MMᵀ, n × n for n active features. The smaller of the two is decomposed.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+NAN = float("nan")
+GATHERED = 2**24
+"""Most numbers of decoder rows held at once (128 MB in float64)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The cloud that the active decoder directions of a passage form, weighted by activation."""
+
+    centroid: Float[Tensor, "record passage d_model"]
+    """r̄ = Σ wᵢ rᵢ; NaN where nothing is active."""
+    axis: Float[Tensor, "record passage d_model"]
+    """First principal axis, a unit vector of either sign; NaN where there is no spread."""
+    eigenvalues: Float[Tensor, "record passage rank"]
+    """Of the weighted covariance, largest first, at least three, exact zeros beyond its rank."""
+
+
+def shape_of(
+    magnitude: Float[Tensor, "record passage active"],
+    index: Int[Tensor, "record passage active"],
+    counts: Sequence[int],
+    W_dec: Float[Tensor, "d_sae d_model"],
+) -> Shape:
+    """Centroid, first principal axis and spectrum of every passage.
+
+    Of each passage the first features count, as many as `counts` says (passages of a record
+    together). Passages of like counts are decomposed together, so that a dense one does not pad
+    the rest. Padding adds zero rows to M, and so zero eigenvalues, and changes nothing.
+    """
+    records, passages, width = magnitude.shape
+    d_model = W_dec.shape[1]
+    device, dtype = magnitude.device, magnitude.dtype
+    magnitude, index = magnitude.reshape(-1, width), index.reshape(-1, width)
+    centroid = torch.full((len(index), d_model), NAN, device=device, dtype=dtype)
+    axis = torch.full((len(index), d_model), NAN, device=device, dtype=dtype)
+    rank = max(3, min(width, d_model))
+    eigenvalues = torch.zeros(len(index), rank, device=device, dtype=dtype)
+    for rows, n in _alike(counts, d_model):
+        where = torch.tensor(rows, device=device)
+        r = W_dec[index[where, :n]].to(dtype)
+        centroid[where], axis[where], found = _decompose(r, magnitude[where, :n])
+        eigenvalues[where, : found.shape[-1]] = found
+    shaped = (records, passages, -1)
+    return Shape(centroid.reshape(shaped), axis.reshape(shaped), eigenvalues.reshape(shaped))
+
+
+def _alike(counts: Sequence[int], d_model: int) -> Iterator[tuple[list[int], int]]:
+    """Groups of passages with their largest count: like counts together, few enough to gather."""
+    order = sorted((row for row, count in enumerate(counts) if count), key=counts.__getitem__)
+    group: list[int] = []
+    for row in order:
+        n = counts[row]
+        small = n <= 4 or n <= 1.25 * counts[group[0]] if group else True
+        if group and not (small and (len(group) + 1) * n * d_model <= GATHERED):
+            yield group, counts[group[-1]]
+            group = []
+        group.append(row)
+    if group:
+        yield group, counts[group[-1]]
+
+
+def _decompose(
+    r: Float[Tensor, "passage n d_model"], f: Float[Tensor, "passage n"]
+) -> tuple[
+    Float[Tensor, "passage d_model"], Float[Tensor, "passage d_model"], Float[Tensor, "passage k"]
+]:
+    """Centroid, first principal axis and eigenvalues (largest first) of weighted points `r`."""
+    w = f / f.sum(-1, keepdim=True)
+    centroid = torch.einsum("pn,pnd->pd", w, r)
+    M = w.sqrt()[..., None] * (r - centroid[:, None])
+    by_gram = r.shape[1] <= r.shape[2]
+    values, vectors = torch.linalg.eigh(M @ M.mT if by_gram else M.mT @ M)
+    values, first = values.flip(-1), vectors[..., -1]
+    # n points span at most n − 1 dimensions around their centroid; beyond is rounding
+    n = (f > 0).sum(-1, keepdim=True)
+    values = values.clamp(min=0) * (torch.arange(values.shape[-1], device=n.device) < n - 1)
+    axis = torch.einsum("pnd,pn->pd", M, first) if by_gram else first
+    axis = axis / axis.norm(dim=-1, keepdim=True)
+    return centroid, axis.masked_fill(values[:, :1] == 0, NAN), values

@@ -1,0 +1,1 @@
+"""Which records run through the model together."""

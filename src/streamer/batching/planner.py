@@ -1,0 +1,74 @@
+"""From records in input order to batches of like length: less padding, the same numbers.
+
+Records are gathered into windows; within a window they are sorted by length and cut into batches
+that fit the budget. Every batch names its window, so that the writer can restore the order.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from streamer.records import Batch, Chunk, Loaded, Rejection, TokenizedRecord, Window, padded_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What one batch may hold."""
+
+    records: int
+    tokens: int
+    """Positions, padding included. A single record that needs more runs alone."""
+
+    def holds(self, records: Sequence[TokenizedRecord]) -> bool:
+        """Whether `records` fit into one batch."""
+        return len(records) <= 1 or (
+            len(records) <= self.records and padded_tokens(records) <= self.tokens
+        )
+
+
+class Planner:
+    """Gathers records into windows of `window_records` and cuts those into batches."""
+
+    def __init__(self, budget: Budget, window_records: int, window_bytes: int) -> None:
+        self.budget = budget
+        self._window_records = window_records
+        self._window_bytes = window_bytes
+        self._gathered: list[Loaded] = []
+        self._bytes = 0
+        self._windows = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Gather the records of `chunk`."""
+        self._gathered += chunk.records
+        self._bytes += chunk.size
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the window should be cut now."""
+        return len(self._gathered) >= self._window_records or self._bytes >= self._window_bytes
+
+    def cut(self) -> Iterator[Batch]:
+        """End the window: the batches of all that was gathered. Rejections ride on the first."""
+        gathered, self._gathered, self._bytes = self._gathered, [], 0
+        if not gathered:
+            return
+        window = Window(self._windows, len(gathered))
+        self._windows += 1
+        rejections = tuple(record for record in gathered if isinstance(record, Rejection))
+        good = [record for record in gathered if isinstance(record, TokenizedRecord)]
+        if not good:
+            yield Batch(window, (), rejections)
+            return
+        good.sort(key=lambda record: record.longest)
+        for records in self._fitting(good):
+            yield Batch(window, records, rejections)
+            rejections = ()
+
+    def _fitting(
+        self, by_length: Sequence[TokenizedRecord]
+    ) -> Iterator[tuple[TokenizedRecord, ...]]:
+        begin = 0
+        for end in range(1, len(by_length) + 1):
+            if not self.budget.holds(by_length[begin:end]):
+                yield tuple(by_length[begin : end - 1])
+                begin = end - 1
+        yield tuple(by_length[begin:])

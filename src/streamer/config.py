@@ -1,0 +1,173 @@
+"""The configuration of a run. One name for one thing: an attribute here, a key in a TOML file and
+a flag of `streamer run` are called the same (`batch_size`, `batch_size`, `--batch-size`).
+
+Flags override the file, the file overrides these defaults. Nothing here imports torch.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from streamer.errors import UsageError
+
+Kind: TypeAlias = Literal["contrast", "text"]
+
+EMBEDDED = "embedded"
+"""Names the model, the SAEs or the records that ship in the package."""
+
+ROLES: dict[Kind, tuple[str, ...]] = {
+    "contrast": ("prompt", "fact", "hallucination"),
+    "text": ("text",),
+}
+"""The parts a JSON field can play in each kind of record."""
+
+CarryType: TypeAlias = Literal["string", "int64", "float64", "bool"]
+Progress: TypeAlias = Literal["auto", "rich", "lines", "none"]
+Positive: TypeAlias = Annotated[int, Field(ge=1)]
+
+
+class RunConfig(BaseModel):
+    """Everything that decides what a run reads, computes and writes."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    paths: tuple[str, ...] = (EMBEDDED,)
+    """What to read: files, directories, globs, URLs, or - for standard input."""
+    out: Path | None = None
+    """The run directory to make. Left out: runs/ and the time at which the run started."""
+
+    kind: Literal["auto", "contrast", "text"] = "auto"
+    """contrast: {prompt, fact, hallucination}; text: {text}; auto: what the first record has."""
+    field: dict[str, str] = {}
+    """Which JSON key plays which role: id, prompt, fact, hallucination, text."""
+    carry: dict[str, CarryType] = {"domain": "string"}
+    """JSON fields to copy into the output, with types. domain falls back to the file's stem."""
+    limit: Positive | None = None
+    """Stop after this many input records."""
+    too_long: Literal["reject", "truncate"] = "reject"
+    """What becomes of text longer than the model's context. Truncating changes what is measured,
+    so it has to be asked for."""
+    max_record_bytes: Positive = 16 * 2**20
+    """A longer record is rejected unparsed: at about 4 bytes a token no context holds it."""
+
+    model: str = EMBEDDED
+    """A hub name or a local Hugging Face directory."""
+    layers: tuple[Annotated[int, Field(ge=0)], ...] = (1, 3, 5)
+    """The layers to read, in increasing order. Per-record metrics use the first three."""
+    hook: str = "blocks.{layer}.hook_resid_post"
+    """TransformerLens' name of the activation to read at each layer."""
+    sae: str = EMBEDDED
+    """A directory or a SAELens release/sae_id, with {layer} in it."""
+    prepend_bos: bool | None = None
+    """Whether passages begin with BOS. Left out: as the SAEs' metadata says."""
+    trust_remote_code: bool = False
+    """Let a model run code of its own and load pickled weights."""
+
+    device: str = "auto"
+    """auto (cuda, else mps, else cpu), cpu, cuda, cuda:0, mps."""
+    dtype: Literal["float32", "float64"] = "float32"
+    """Of model and SAEs. float64 is for checking: some twenty times slower on a GPU."""
+    batch_size: Positive = 64
+    """Most records in a batch. Beyond this, small models gain nothing on a CPU."""
+    max_tokens: Positive = 16_384
+    """Most token positions in a batch, padding included. It bounds the memory of a forward pass."""
+    window: Positive = 1024
+    """Records sorted by length together. Larger pads less and holds more back from the disk."""
+
+    seed: int = 0
+    """Of the noise that stability is measured with."""
+    noise_std: Annotated[float, Field(gt=0)] = 0.1
+    """Standard deviation of that noise, per dimension, in units of the residual."""
+
+    prefetch_records: Positive = 4096
+    """Most tokenized records that wait for the device."""
+    prefetch_bytes: Positive = 64 * 2**20
+    """Most bytes that they hold."""
+    row_group_rows: Positive = 4096
+    """Rows in a Parquet row group: about 2 MB at three layers."""
+    part_rows: Positive = 1_000_000
+    """A part file closes at so many rows,"""
+    part_bytes: Positive = 128 * 2**20
+    """or so many bytes,"""
+    part_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """or so long after its first row: what a kill can cost."""
+
+    progress: Progress = "auto"
+    """rich: live display; lines: a line every ten seconds; auto: rich on a terminal."""
+
+    @field_validator("field")
+    @classmethod
+    def _known_roles(cls, value: dict[str, str]) -> dict[str, str]:
+        roles = ["id", *ROLES["contrast"], *ROLES["text"]]
+        for role in value:
+            if role not in roles:
+                raise ValueError(f"{role!r} is not a role; the roles are {', '.join(roles)}")
+        return value
+
+    @field_validator("layers")
+    @classmethod
+    def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if not value or list(value) != sorted(set(value)):
+            raise ValueError("layers must be one or more, each once, in increasing order")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "RunConfig":
+        layered = [("hook", self.hook), ("sae", self.sae)]
+        for key, template in layered:
+            if len(self.layers) > 1 and template != EMBEDDED and "{layer}" not in template:
+                raise ValueError(
+                    f"{key} = {template!r} needs {{layer}} in it: there are "
+                    f"{len(self.layers)} layers"
+                )
+        if self.model != EMBEDDED and self.sae == EMBEDDED:
+            raise ValueError(
+                f"model = {self.model!r} needs SAEs trained on it: give sae and layers"
+            )
+        roles = set(self.field) - {"id"}
+        if roles & set(ROLES["contrast"]) and roles & set(ROLES["text"]):
+            raise ValueError(
+                "field names roles of both kinds of record: give either text, or "
+                "prompt, fact and hallucination"
+            )
+        return self
+
+
+def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = None) -> RunConfig:
+    """The configuration that `file` (TOML), if given, and `overrides` on top of it make.
+
+    :raises UsageError: the file cannot be read or parsed, or a key or value is wrong.
+    """
+    settings: dict[str, Any] = {}
+    if file is not None:
+        try:
+            settings = tomllib.loads(file.read_text("utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"cannot read the configuration {file}: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise UsageError(f"{file} is not valid TOML: {error}") from None
+    settings |= dict(overrides or {})
+    try:
+        return RunConfig(**settings)
+    except ValidationError as error:
+        raise UsageError(_explain(error, file)) from None
+
+
+def _explain(error: ValidationError, file: Path | None) -> str:
+    """A line for each wrong key: where it stands, what it is, what it could be."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, RunConfig.model_fields, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see `streamer run --help` for all"
+            message = f"there is no such key; {hint}"
+        elif problem["type"] != "value_error":
+            message = f"{message}, found {problem['input']!r}"
+        lines.append(f"{key}: {message}" if key else message)
+    return f"configuration{f' {file}' if file else ''}: " + "; ".join(lines)

@@ -1,0 +1,69 @@
+"""The loading stage: one pass over all sources, in chunks that the pipeline takes one at a time."""
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+from streamer.config import RunConfig
+from streamer.loading.parsing import parse, settle_fields
+from streamer.loading.reading import read_items
+from streamer.loading.sources import Source, read_bytes
+from streamer.loading.tokenizing import Tokenizing, tokenize
+from streamer.records import Chunk, Item, Loaded, Record, Rejection
+
+CHUNK_RECORDS = 64
+CHUNK_BYTES = 2**20
+
+
+class Loader:
+    """Reads, parses and tokenizes `sources` in order.
+
+    Opening it reads the first records, to tell their kind. It is used from one thread at a time;
+    only `stop` may be called from another.
+
+    :raises UsageError: if the first records have the fields of no kind of record.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], config: RunConfig, on_read: Callable[[int], None]
+    ) -> None:
+        self._sources = {source.name: source for source in sources}
+        self._on_read = on_read
+        self._stopped = threading.Event()
+        items = self._read_all()
+        self.fields, first = settle_fields(config, items)
+        self.records = 0
+        self.cut = 0
+        self._items = itertools.islice(itertools.chain(first, items), config.limit)
+
+    def stop(self) -> None:
+        """Read no further: the chunks end after the record that is being read."""
+        self._stopped.set()
+
+    def next_chunk(self, how: Tokenizing) -> Chunk | None:
+        """The next records, tokenized, good and bad in input order; None at the end.
+
+        :raises RunFault: a source could not be read on.
+        """
+        parsed: list[Record | Rejection] = []
+        size = 0
+        while len(parsed) < CHUNK_RECORDS and size < CHUNK_BYTES and not self._stopped.is_set():
+            item = next(self._items, None)
+            if item is None:
+                break
+            parsed.append(parse(item, self._sources[item.origin.source], self.fields))
+            size += len(item.raw)
+        if not parsed:
+            return None
+        self.records += len(parsed)
+        tokenized, cut = tokenize([item for item in parsed if isinstance(item, Record)], how)
+        self.cut += cut
+        good: Iterator[Loaded] = iter(tokenized)
+        return Chunk(tuple(item if isinstance(item, Rejection) else next(good) for item in parsed))
+
+    def _read_all(self) -> Iterator[Item]:
+        row = 0
+        for source in self._sources.values():
+            for item in read_items(source, read_bytes(source, self._on_read), row):
+                yield item
+                row = item.origin.row + 1

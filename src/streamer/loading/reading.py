@@ -1,0 +1,164 @@
+"""From bytes to items: JSON Lines by their newlines, a JSON array by ijson, both in flat memory.
+
+Neither looks inside a record more than it must: `parsing` does, on the exact bytes of each, so that
+one rotten record costs itself alone wherever the outer form still tells where it ends.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import ijson
+
+from streamer.loading.sources import DamagedSource, Source
+from streamer.records import Item, Origin
+
+RAW_LIMIT = 64 * 2**20
+"""Most bytes kept of one item. A longer one is kept up to here and its full size is told."""
+BLANK = b" \t\r\n"
+ENDS = re.compile(rb"[}\],]")
+STRUCTURE = bytes(byte if 0x20 <= byte < 0x80 or byte in BLANK else ord("?") for byte in range(256))
+"""Hides bytes that are no ASCII text from ijson, which only has to find the ends of elements:
+invalid UTF-8 in one element must not end the array."""
+
+
+def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Iterator[Item]:
+    """The items of one source, numbered from `first_row`. Blank lines are no items.
+
+    Where the rest of the source cannot be split any more (malformed array, damaged compression) it
+    becomes one last item with a `problem`.
+    """
+    try:
+        pieces, start = _peeled(pieces)
+    except DamagedSource as error:
+        yield Item(
+            Origin(first_row, source.name, 0, 0, 0), b"", 0, f"{error}: nothing could be read"
+        )
+        return
+    head = next(pieces, b"")
+    split = _elements if head[:1] == b"[" and not source.is_lines else _lines
+    spans = split(_prepended(head, pieces), start)
+    for position, (offset, end, raw, size, problem) in enumerate(spans):
+        origin = Origin(first_row + position, source.name, position, offset, end)
+        yield Item(origin, raw, size, problem)
+
+
+Span = tuple[int, int, bytes, int, str | None]
+"""offset, end, raw bytes (to RAW_LIMIT), size, problem"""
+
+
+def _peeled(pieces: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
+    """`pieces` without byte order mark and leading blanks, and how many bytes that were."""
+    start = 0
+    head = b""
+    for piece in pieces:
+        head += piece
+        kept = head.removeprefix(codecs.BOM_UTF8).lstrip(BLANK)
+        if kept and not codecs.BOM_UTF8.startswith(head):
+            return _prepended(kept, pieces), start + len(head) - len(kept)
+        if not kept:
+            start, head = start + len(head), b""
+    return iter([head] if head else []), start
+
+
+def _prepended(head: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    if head:
+        yield head
+    yield from pieces
+
+
+class _Kept:
+    """Bytes since some offset: all counted, the first RAW_LIMIT kept."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+        self.size = 0
+        self.raw = bytearray()
+
+    def add(self, data: bytes) -> None:
+        self.size += len(data)
+        if len(self.raw) < RAW_LIMIT:
+            self.raw += data[: RAW_LIMIT - len(self.raw)]
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+    def span(self, problem: str | None = None) -> "Span":
+        """Itself without blanks around it."""
+        lead = len(self.raw) - len(self.raw.lstrip(BLANK))
+        raw = bytes(self.raw.strip(BLANK))
+        size = self.size - lead if self.size > RAW_LIMIT else len(raw)
+        return self.offset + lead, self.end, raw, size, problem
+
+
+def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
+    line = _Kept(start)
+    try:
+        for piece in pieces:
+            begin = 0
+            while (newline := piece.find(b"\n", begin)) >= 0:
+                line.add(piece[begin : newline + 1])
+                if line.raw.strip(BLANK):
+                    yield line.span()
+                line = _Kept(line.end)
+                begin = newline + 1
+            line.add(piece[begin:])
+    except DamagedSource as error:
+        yield line.span(f"{error}: the rest of the source is lost")
+        return
+    if line.raw.strip(BLANK):
+        yield line.span()
+
+
+def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
+    """The elements of a JSON array, whose [ is the first byte.
+
+    ijson is fed up to each byte that can end an element, so that an element is complete exactly
+    when ijson emits it, and its bytes are those since the one before.
+    """
+    emitted: list[Any] = ijson.sendable_list()
+    parser = ijson.items_coro(emitted, "item")
+    kept = _Kept(start)
+    rest = b""
+    try:
+        for piece in pieces:
+            begin = 0
+            while begin < len(piece):
+                match = ENDS.search(piece, begin + (kept.offset == start and not kept.size))
+                end = match.end() if match else len(piece)
+                part, rest = piece[begin:end], piece[end:]
+                kept.add(part)
+                parser.send(part.translate(STRUCTURE))
+                if emitted:
+                    emitted.clear()
+                    yield _element(kept, start).span()
+                    kept = _Kept(kept.end)
+                begin = end
+        parser.close()
+    except DamagedSource as error:
+        yield _element(kept, start).span(f"{error}: the rest of the array is lost")
+    except ijson.JSONError as error:
+        problem = f"malformed JSON array: {str(error).splitlines()[0].strip()}"
+        kept.add(rest)
+        try:
+            for piece in pieces:
+                kept.add(piece)
+        except DamagedSource as damage:
+            problem += f"; {damage}"
+        yield _element(kept, start).span(f"{problem}; from here on the array cannot be split")
+
+
+def _element(kept: _Kept, start: int) -> _Kept:
+    """`kept` without what stands around an element: the array's [ and commas."""
+    raw = bytes(kept.raw)
+    if kept.offset == start:
+        raw = raw.removeprefix(b"[")
+    raw = raw.lstrip(BLANK + b",")
+    element = _Kept(kept.offset + len(kept.raw) - len(raw))
+    element.size = kept.size - (len(kept.raw) - len(raw))
+    if raw[:1] not in (b"{", b"["):
+        raw = raw.rstrip(BLANK + b",]")
+    element.raw = bytearray(raw)
+    return element

@@ -1,0 +1,180 @@
+"""From what the user named (files, directories, globs, URLs, standard input) to plain bytes."""
+
+import sys
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import fsspec
+import zstandard
+
+from streamer import embedded
+from streamer.config import EMBEDDED
+from streamer.errors import RunFault, UsageError
+
+SUFFIXES = (".json", ".jsonl", ".ndjson")
+PACKED = (".gz", ".zst")
+READ_BYTES = 64 * 1024
+"""Read at once. Also what a decompressor is fed, so that it cannot inflate much more at once."""
+STDIN = "-"
+MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+class DamagedSource(Exception):
+    """The compressed data end too early or are corrupt. What was decompressed before is good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input: a file of some file system, or standard input."""
+
+    name: str
+    """As the user named it, or as it was found below what they named."""
+    path: str
+    size: int | None
+    """Bytes, compressed as they lie there; None where only reading can tell."""
+    modified: str | None = None
+    fs: Any = None
+
+    @property
+    def stem(self) -> str:
+        """The file's name without directories and suffixes: `facts` for `data/facts.jsonl.gz`."""
+        if self.name == STDIN:
+            return "stdin"
+        name = PurePosixPath(self.name).name
+        for suffix in (*PACKED, *SUFFIXES):
+            name = name.removesuffix(suffix)
+        return name
+
+    @property
+    def is_lines(self) -> bool:
+        """Whether its name says JSON Lines; otherwise the first byte decides."""
+        return any(f".{part}" in SUFFIXES[1:] for part in PurePosixPath(self.name).name.split("."))
+
+
+def expand(paths: Sequence[str]) -> list[Source]:
+    """All sources that `paths` name, each once, sorted by name.
+
+    A directory stands for every .json, .jsonl and .ndjson file below it (also .gz and .zst).
+
+    :raises UsageError: a path that does not exist or cannot be read, or nothing to read at all.
+    """
+    found: dict[str, Source] = {}
+    for path in paths:
+        for source in _expand_one(path):
+            found.setdefault(source.path, source)
+    return sorted(found.values(), key=lambda source: source.name)
+
+
+def _expand_one(path: str) -> Iterator[Source]:
+    if path == EMBEDDED:
+        path = str(embedded.RECORDS)
+    if path == STDIN:
+        yield Source(STDIN, STDIN, None)
+        return
+    try:
+        fs, root = fsspec.core.url_to_fs(path)
+        names = _files(fs, root)
+        infos = [fs.info(name) for name in names]
+    except (OSError, ValueError, ImportError) as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    if not names:
+        raise UsageError(
+            f"nothing to read at {path}: no such file, or a directory or pattern without "
+            f"{', '.join(SUFFIXES)} files (also {', '.join(PACKED)}). Check the path."
+        )
+    for name, info in zip(names, infos, strict=True):
+        shown = path.rstrip("/") + name.removeprefix(root) if name.startswith(root) else name
+        if "file" in fs.protocol and not _readable(name):
+            raise UsageError(f"cannot read {shown}: permission denied. Check its mode and owner.")
+        yield Source(shown, name, info.get("size"), str(info.get("mtime") or "") or None, fs)
+
+
+def _files(fs: Any, root: str) -> list[str]:
+    if fs.isfile(root):
+        return [root]
+    if fs.isdir(root):
+        return sorted(name for name in fs.find(root) if _is_input(name.removeprefix(root)))
+    return sorted(name for name in fs.glob(root) if fs.isfile(name))
+
+
+def _is_input(relative: str) -> bool:
+    parts = PurePosixPath(relative.lstrip("/")).parts
+    name = relative
+    for suffix in PACKED:
+        name = name.removesuffix(suffix)
+    return name.endswith(SUFFIXES) and not any(part.startswith(".") for part in parts)
+
+
+def _readable(path: str) -> bool:
+    try:
+        with Path(path).open("rb"):
+            return True
+    except OSError:
+        return False
+
+
+def read_bytes(source: Source, on_read: Callable[[int], None]) -> Iterator[bytes]:
+    """The decompressed content of `source`, in pieces. `on_read` hears how many raw bytes went by.
+
+    :raises DamagedSource: after the last good piece, where compressed data are cut or corrupt.
+    :raises RunFault: the file system could not open or read it.
+    """
+    try:
+        with _open(source) as file:
+            raw = _raw_pieces(file, on_read)
+            first = next(raw, b"")
+            codec = next((name for magic, name in MAGIC.items() if first.startswith(magic)), None)
+            pieces = _chain(first, raw)
+            yield from _decompressed(pieces, codec) if codec else pieces
+    except OSError as error:
+        raise RunFault(
+            f"reading {source.name} failed: {error}. Run again when it can be read."
+        ) from (error)
+
+
+def _open(source: Source) -> BinaryIO:
+    if source.name == STDIN:
+        return cast(BinaryIO, open(sys.stdin.fileno(), "rb", closefd=False, buffering=0))
+    return cast(BinaryIO, source.fs.open(source.path, "rb"))
+
+
+def _raw_pieces(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[bytes]:
+    while piece := file.read(READ_BYTES):
+        on_read(len(piece))
+        yield piece
+
+
+def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
+    if first:
+        yield first
+    yield from rest
+
+
+def _decompressed(pieces: Iterator[bytes], codec: str) -> Iterator[bytes]:
+    """The content of one or more compressed streams after one another, as gzip and zstd allow."""
+
+    def fresh() -> Any:
+        if codec == "gzip":
+            return zlib.decompressobj(wbits=31)
+        return zstandard.ZstdDecompressor().decompressobj()
+
+    stream = fresh()
+    begun = False
+    for piece in pieces:
+        rest = piece
+        while rest:
+            if stream.eof:
+                stream, begun = fresh(), False
+            try:
+                out = stream.decompress(rest)
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise DamagedSource(f"corrupt {codec} data ({error})") from None
+            begun = True
+            if out:
+                yield out
+            rest = stream.unused_data if stream.eof else b""
+    if begun and not stream.eof:
+        raise DamagedSource(f"truncated {codec} data")

@@ -1,0 +1,47 @@
+"""The Hugging Face hub, asked before anything is loaded, so that a wrong name fails in seconds."""
+
+from streamer.errors import UsageError
+
+SECONDS = 5.0
+
+
+def require_on_hub(repository: str, what: str) -> None:
+    """Return if `repository` is in the local cache or the hub knows it.
+
+    :raises UsageError: neither; `what` says in the message what was looked for.
+    """
+    from huggingface_hub import HfApi, snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import (  # noqa: PLC0415
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+    )
+
+    try:
+        snapshot_download(repository, local_files_only=True)
+        return
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise UsageError(
+            f"unknown {what} {repository!r}: no such directory, and no name for the "
+            f"Hugging Face hub: {error}"
+        ) from None
+    try:
+        HfApi().model_info(repository, timeout=SECONDS)
+    except HfHubHTTPError as error:
+        raise UsageError(
+            f"unknown {what} {repository!r}: no such directory, and the Hugging Face hub "
+            f"says: {first_line(error)}. Check the name, and for a gated repository "
+            f"your access token."
+        ) from None
+    except Exception as error:  # whatever the HTTP client of the day raises for a missing network
+        raise UsageError(
+            f"unknown {what} {repository!r}: no such directory, not in the local cache, "
+            f"and the Hugging Face hub cannot be reached: {first_line(error)}"
+        ) from None
+
+
+def first_line(error: BaseException) -> str:
+    """What `error` says, without the paragraphs that follow."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -1,0 +1,188 @@
+"""The sparse autoencoders: loaded through SAELens, checked against the model, applied."""
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+from streamer.model.fingerprint import fingerprint
+from streamer.model.hub import require_on_hub
+from streamer.model.language_model import LanguageModel
+from streamer.model.locations import sae_locations
+
+UNFIT = {
+    "temporal": "its features depend on the other positions of the text",
+    "transcoder": "it predicts another activation than it reads",
+    "skip_transcoder": "it predicts another activation than it reads",
+    "jumprelu_transcoder": "it predicts another activation than it reads",
+    "jumprelu_skip_transcoder": "it predicts another activation than it reads",
+}
+"""Architectures of SAELens that are no autoencoder of one position's activation."""
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSae:
+    """The SAE of one layer."""
+
+    layer: int
+    location: str
+    sae: Any
+    fingerprint: str | None
+
+    @property
+    def W_dec(self) -> Float[Tensor, "d_sae d_model"]:  # noqa: N802
+        """The decoder directions, a row a feature."""
+        decoder: Tensor = self.sae.W_dec
+        return decoder.detach()
+
+    def encode(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_sae"]:
+        """Feature activations of residuals `x`."""
+        with torch.inference_mode():
+            features: Tensor = self.sae.encode(x)
+        return features
+
+    def encode_decode(
+        self, x: Float[Tensor, "row d_model"]
+    ) -> tuple[Float[Tensor, "row d_sae"], Float[Tensor, "row d_model"]]:
+        """Feature activations of `x` and the reconstruction from them.
+
+        In one call because an SAE that normalises its input remembers the scale of the last one.
+        """
+        with torch.inference_mode():
+            features: Tensor = self.sae.encode(x)
+            reconstruction: Tensor = self.sae.decode(features)
+        return features, reconstruction
+
+
+def load_saes(config: RunConfig, model: LanguageModel) -> tuple[LayerSae, ...]:
+    """The SAE of each configured layer, on the model's device and in its format.
+
+    :raises UsageError: an SAE is not there, or was made for another hook, width or model.
+    """
+    from sae_lens import SAE  # noqa: PLC0415
+
+    saes = []
+    for layer, location, hook in zip(
+        config.layers, sae_locations(config), model.hook_names, strict=True
+    ):
+        where = {"device": str(model.device), "dtype": config.dtype}
+        try:
+            with _no_pickles(config.trust_remote_code, location):
+                if Path(location).is_dir():
+                    sae = SAE.load_from_disk(location, **where)
+                else:
+                    release, sae_id = _release(location)
+                    sae = SAE.from_pretrained(release, sae_id, **where)
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise UsageError(f"cannot load the SAE {location}: {error}") from error
+        sae.eval()
+        _check(sae, location, hook, model)
+        saes.append(LayerSae(layer, location, sae, fingerprint(location)))
+    return tuple(saes)
+
+
+def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
+    """Whether passages begin with BOS: as configured, else as the SAEs' metadata says, else yes.
+
+    :raises UsageError: the SAEs disagree.
+    """
+    if config.prepend_bos is not None:
+        return config.prepend_bos
+    said = {sae.location: sae.sae.cfg.metadata.prepend_bos for sae in saes}
+    wishes = {wish for wish in said.values() if wish is not None}
+    if len(wishes) > 1:
+        raise UsageError(
+            f"the SAEs disagree about prepend_bos: {said}. Set it in the configuration."
+        )
+    return bool(wishes.pop()) if wishes else True
+
+
+def _release(location: str) -> tuple[str, str]:
+    """SAELens' release and sae_id: a release of its directory, or a hub repository owner/name."""
+    from sae_lens.loading.pretrained_saes_directory import (  # noqa: PLC0415
+        get_pretrained_saes_directory,
+    )
+
+    known = get_pretrained_saes_directory()
+    release, _, sae_id = location.partition("/")
+    if release not in known:
+        name, _, folder = sae_id.partition("/")
+        if folder:
+            require_on_hub(f"{release}/{name}", "SAE repository")
+            return f"{release}/{name}", folder
+        near = difflib.get_close_matches(release, known, n=3, cutoff=0.4)
+        raise UsageError(
+            f"no SAE at {location}: no such directory, and SAELens knows no release "
+            f"{release!r}; near it are {', '.join(near) or 'none'}"
+        )
+    ids = known[release].saes_map
+    if sae_id not in ids:
+        near = difflib.get_close_matches(sae_id, ids, n=3, cutoff=0.0)
+        raise UsageError(
+            f"SAELens' release {release} has no SAE {sae_id!r}; near it are {', '.join(near)}"
+        )
+    require_on_hub(known[release].repo_id, "SAE repository")
+    return release, sae_id
+
+
+@contextlib.contextmanager
+def _no_pickles(allowed: bool, location: str) -> Iterator[None]:
+    """Refuses weights that only torch.load reads: some of SAELens' releases are pickles."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UsageError(
+            f"the SAE {location} is stored as a pickle, which can run code when it is "
+            f"loaded. If you trust it, give --trust-remote-code."
+        )
+
+    with contextlib.nullcontext() if allowed else patch.object(torch, "load", refuse):
+        yield
+
+
+def _check(sae: Any, location: str, hook: str, model: LanguageModel) -> None:
+    """:raises UsageError: `sae` is not an autoencoder of `hook` in `model`."""
+    metadata = sae.cfg.metadata
+    architecture = sae.cfg.architecture()
+    if architecture in UNFIT:
+        raise UsageError(
+            f"the SAE {location} is a {architecture}: {UNFIT[architecture]}. Choose an autoencoder."
+        )
+    if metadata.hook_name is not None and metadata.hook_name != hook:
+        raise UsageError(
+            f"the SAE {location} was trained on {metadata.hook_name}, and the run reads "
+            f"{hook}. Change --sae, --layers or --hook so that they agree."
+        )
+    if sae.cfg.d_in != model.d_model:
+        raise UsageError(
+            f"the SAE {location} reads {sae.cfg.d_in} dimensions, and the model "
+            f"{model.identity.name} has d_model {model.d_model}. Choose SAEs of this "
+            f"model."
+        )
+    trained_on = metadata.model_name
+    if trained_on is not None and not _names(trained_on) & model.identity.aliases:
+        raise UsageError(
+            f"the SAE {location} was trained on {trained_on}, and the model is "
+            f"{' or '.join(sorted(model.identity.aliases))}. Choose SAEs of this model, "
+            f"or the model of these SAEs. A directory is known by its name, or by "
+            f"_name_or_path in its config.json."
+        )
+
+
+def _names(trained_on: str) -> set[str]:
+    """The names under which the model that an SAE was trained on may be known here."""
+    from transformer_lens.supported_models import MODEL_ALIASES  # noqa: PLC0415
+
+    names = {trained_on}
+    for official, aliases in MODEL_ALIASES.items():
+        if trained_on in (official, Path(official).name, *aliases):
+            names |= {official, *aliases}
+    return {Path(name).name.lower() for name in names}

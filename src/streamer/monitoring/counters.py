@@ -1,0 +1,122 @@
+"""What has happened so far: counted by the stages, read by the display."""
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+STAGES = ("load", "plan", "compute", "write")
+RATE_SECONDS = 20.0
+"""The displayed rate is that of so many last seconds."""
+
+
+@dataclass(slots=True)
+class Counters:
+    """Shared by all stages. Each number has one writer; `busy` and `bytes_read` are locked."""
+
+    bytes_total: int | None = None
+    """Of all sources; None if one does not tell."""
+    bytes_read: int = 0
+    records_in: int = 0
+    """Handed over by the loader."""
+    records_total: int | None = None
+    """Known once the input has ended or a limit is set."""
+    cut: int = 0
+    """Records truncated to the context."""
+    rows: int = 0
+    rejected: int = 0
+    tokens: int = 0
+    """Real tokens run, padding not counted."""
+    positions: int = 0
+    """Positions run, padding counted."""
+    batches: int = 0
+    batch_records: int = 0
+    """In the last batch."""
+    busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    started: float = field(default_factory=time.monotonic)
+    _history: deque[tuple[float, int, int]] = field(default_factory=deque)
+    _running: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def done(self) -> int:
+        """Records that have reached the writer, good and bad."""
+        return self.rows + self.rejected
+
+    @property
+    def seconds(self) -> float:
+        """Since the first record was asked for."""
+        return time.monotonic() - self.started
+
+    def start(self) -> None:
+        """Set the clock: what was before is not the run's."""
+        self.started = time.monotonic()
+
+    def totals(self) -> dict[str, int]:
+        """What the manifest says of a run that has ended."""
+        return {
+            "records": self.done,
+            "rows": self.rows,
+            "rejected": self.rejected,
+            "truncated": self.cut,
+            "tokens": self.tokens,
+        }
+
+    @contextlib.contextmanager
+    def busy(self, stage: str) -> Iterator[None]:
+        """Counts the time inside as work of `stage`, also while it is still going on."""
+        begin = time.monotonic()
+        with self._lock:
+            self._running[stage] = begin
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.busy_seconds[stage] += time.monotonic() - begin
+                del self._running[stage]
+
+    def busy_so_far(self) -> dict[str, float]:
+        """Seconds that each stage has worked."""
+        now = time.monotonic()
+        with self._lock:
+            return {
+                stage: seconds + (now - self._running[stage] if stage in self._running else 0.0)
+                for stage, seconds in self.busy_seconds.items()
+            }
+
+    def count_bytes(self, size: int) -> None:
+        """`size` more bytes of the sources have been read."""
+        with self._lock:
+            self.bytes_read += size
+
+    def rates(self) -> tuple[float, float]:
+        """Records and tokens a second over the last `RATE_SECONDS`. Call it regularly."""
+        now = time.monotonic()
+        self._history.append((now, self.done, self.tokens))
+        while now - self._history[0][0] > RATE_SECONDS and len(self._history) > 2:
+            self._history.popleft()
+        then, done, tokens = self._history[0]
+        if now - then < 1.0:
+            then, done, tokens = self.started, 0, 0
+        span = max(now - then, 1e-9)
+        return (self.done - done) / span, (self.tokens - tokens) / span
+
+    def fraction(self) -> float | None:
+        """How much is done, 0 to 1: by records if their number is known, else by bytes read.
+
+        Bytes run ahead of what is written by what waits in between, so they are scaled by it.
+        """
+        if self.records_total is not None:
+            return self.done / self.records_total if self.records_total else 1.0
+        if not self.bytes_total or not self.records_in:
+            return None
+        return min(1.0, self.bytes_read / self.bytes_total * self.done / self.records_in)
+
+    def seconds_left(self, rate: float) -> float | None:
+        """At `rate` records a second; None while nothing is known."""
+        fraction = self.fraction()
+        if not fraction or not rate:
+            return None
+        return max(0.0, self.done / fraction - self.done) / rate

@@ -1,0 +1,119 @@
+"""Showing a run while it goes on: a live display on a terminal, plain lines elsewhere."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import anyio
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from streamer.config import Progress
+from streamer.monitoring.memory import as_text
+from streamer.monitoring.snapshot import Observer, Snapshot
+
+FRAMES_PER_SECOND = 4
+LINE_SECONDS = 10.0
+
+
+async def show(observer: Observer, how: Progress, console: Console, title: str) -> None:
+    """Show the run until cancelled."""
+    if how == "auto":
+        how = "rich" if console.is_terminal else "lines"
+    if how == "rich":
+        await _show_live(observer, console, title)
+    elif how == "lines":
+        await _print_lines(
+            observer, lambda line: console.print(line, highlight=False, soft_wrap=True)
+        )
+
+
+async def _show_live(observer: Observer, console: Console, title: str) -> None:
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        try:
+            while True:
+                live.update(render(observer.look(), title), refresh=True)
+                await anyio.sleep(1 / FRAMES_PER_SECOND)
+        finally:
+            live.update(render(observer.look(), title), refresh=True)
+
+
+async def _print_lines(observer: Observer, write: Callable[[str], None]) -> None:
+    observer.look()
+    try:
+        while True:
+            await anyio.sleep(LINE_SECONDS)
+            write(line(observer.look()))
+    finally:
+        write(line(observer.look()))
+
+
+def line(now: Snapshot) -> str:
+    """`Progress: 80/200 samples | Rate: 8.5 samples/sec | ETA: 14s | Peak memory: 1.2 GB`"""
+    peak = as_text(now.memory.process_peak)
+    if now.memory.device_peak is not None:
+        peak += f", device {as_text(now.memory.device_peak)}"
+    return (
+        f"Progress: {now.done}/{_total(now)} samples"
+        f" | Rate: {now.records_per_second:.1f} samples/sec"
+        f" | ETA: {_duration(now.seconds_left)} | Peak memory: {peak}"
+    )
+
+
+def render(now: Snapshot, title: str) -> RenderableType:
+    """The live display."""
+    rows = Table.grid(padding=(0, 2))
+    rows.add_column(style="dim", justify="right", no_wrap=True)
+    rows.add_column()
+    rows.add_row("done", _bar(now))
+    rows.add_row(
+        "rate", f"{now.records_per_second:,.1f} samples/s   {now.tokens_per_second:,.0f} tokens/s"
+    )
+    rows.add_row("time", f"{_duration(now.seconds)} gone   {_duration(now.seconds_left)} to go")
+    rows.add_row("queues", "   ".join(f"{name} {share:4.0%}" for name, share in now.fill.items()))
+    rows.add_row("stages", _stages(now))
+    rows.add_row("batch", f"{now.batch_records} samples   rejected {now.rejected:,}")
+    rows.add_row("memory", _memory(now))
+    return Panel(rows, title=title, title_align="left", border_style="cyan")
+
+
+def _bar(now: Snapshot) -> RenderableType:
+    cells = Table.grid(padding=(0, 1))
+    bar = ProgressBar(
+        total=1.0, completed=now.fraction or 0.0, width=34, pulse=now.fraction is None
+    )
+    share = f"{now.fraction:4.0%}" if now.fraction is not None else "  ? "
+    cells.add_row(bar, share, f"{now.done:,}/{_total(now)}")
+    return cells
+
+
+def _stages(now: Snapshot) -> RenderableType:
+    text = Text()
+    for stage, share in now.busy.items():
+        style = "bold yellow" if stage == now.slowest else ""
+        text.append(f"{stage} {share:4.0%}", style).append("   ")
+    return Group(text, Text(f"{now.slowest} holds the others back", style="dim"))
+
+
+def _memory(now: Snapshot) -> str:
+    memory = now.memory
+    text = f"{as_text(memory.process)} (peak {as_text(memory.process_peak)})"
+    if memory.device is not None and memory.device_peak is not None:
+        text += f"   device {as_text(memory.device)} (peak {as_text(memory.device_peak)})"
+    return text
+
+
+def _total(now: Snapshot) -> str:
+    if now.total is not None:
+        return str(now.total)
+    return f"~{round(now.done / now.fraction)}" if now.fraction else "?"
+
+
+def _duration(seconds: float | None) -> str:
+    """14s, or 1:02:03 from a minute on; ? if unknown."""
+    if seconds is None:
+        return "?"
+    return f"{seconds:.0f}s" if seconds < 60 else str(timedelta(seconds=round(seconds)))

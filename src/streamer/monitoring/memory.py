@@ -1,0 +1,43 @@
+"""Memory, in bytes: of this process and of its device."""
+
+import resource
+import sys
+from dataclasses import dataclass
+
+import psutil
+import torch
+
+_PROCESS = psutil.Process()
+_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Now and at most so far; None for a device that is the CPU or does not tell."""
+
+    process: int
+    process_peak: int
+    device: int | None
+    device_peak: int | None
+
+
+def memory(device: torch.device) -> Memory:
+    """What is held at this moment. The peak of MPS is the last reading: it keeps none."""
+    process = _PROCESS.memory_info().rss
+    peak = max(process, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT)
+    if device.type == "cuda":
+        held = torch.cuda.memory_allocated(device)
+        return Memory(process, peak, held, torch.cuda.max_memory_allocated(device))
+    if device.type == "mps":
+        held = torch.mps.driver_allocated_memory()
+        return Memory(process, peak, held, held)
+    return Memory(process, peak, None, None)
+
+
+def as_text(size: float) -> str:
+    """Bytes as people read them: 1.2 GB."""
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"

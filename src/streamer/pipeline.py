@@ -1,0 +1,140 @@
+"""A whole run on one page: the stages, the queues between them, and how it drains.
+
+    load ──▶ loaded ──▶ plan ──▶ batches ──▶ compute ──▶ results ──▶ write
+    a thread            a task               one thread              a thread
+
+Every stage is a task of one group. A stage that ends closes the queue behind it, so the end of the
+input drains through all of them; a full queue holds the stage before it back; an error in one stage
+cancels the others. Blocking work is done in threads, and one thread alone touches the device.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import anyio
+import pyarrow as pa
+from anyio import from_thread, to_thread
+
+from streamer.batching.planner import Planner
+from streamer.loading.loader import CHUNK_RECORDS, Loader
+from streamer.loading.tokenizing import Tokenizing
+from streamer.monitoring.counters import Counters
+from streamer.queues import Queue
+from streamer.records import Batch, Chunk, Result, padded_tokens
+from streamer.worker import Worker
+from streamer.writing.writer import Writer
+
+AHEAD = 4
+"""Batches that wait for the device, and results that wait for the writer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What does the work of each stage."""
+
+    loader: Loader
+    tokenizing: Tokenizing
+    planner: Planner
+    worker: Worker
+    writer: Writer
+
+
+@dataclass(frozen=True, slots=True)
+class Queues:
+    """The arrows."""
+
+    loaded: Queue[Chunk]
+    batches: Queue[Batch]
+    results: Queue[Result]
+
+    @classmethod
+    def bounded(cls, records: int, size: int) -> "Queues":
+        """With at most so many records and bytes waiting to be planned."""
+        return cls(
+            Queue("loaded", max(1, records // CHUNK_RECORDS), size),
+            Queue("batches", AHEAD),
+            Queue("results", AHEAD),
+        )
+
+
+async def stream(
+    stages: Stages, queues: Queues, counters: Counters, on_rows: Callable[[pa.Table], None]
+) -> None:
+    """Run every record through every stage; returns when all are written.
+
+    :raises ExceptionGroup: of what the stages raise.
+    """
+    async with anyio.create_task_group() as group:
+        group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
+        group.start_soon(_plan, stages.planner, queues.loaded, queues.batches, counters)
+        group.start_soon(_compute, stages.worker, queues.batches, queues.results, counters)
+        group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
+
+
+async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters: Counters) -> None:
+    def next_chunk() -> Chunk | None:
+        with counters.busy("load"):
+            return loader.next_chunk(how)
+
+    with loaded:
+        while (chunk := await to_thread.run_sync(next_chunk)) is not None:
+            counters.records_in, counters.cut = loader.records, loader.cut
+            await loaded.send(chunk, chunk.size)
+    counters.records_total = loader.records
+
+
+async def _plan(
+    planner: Planner, loaded: Queue[Chunk], batches: Queue[Batch], counters: Counters
+) -> None:
+    async def hand_over() -> None:
+        with counters.busy("plan"):
+            cut = list(planner.cut())
+        for batch in cut:
+            await batches.send(batch)
+
+    with batches:
+        async for chunk in loaded:
+            planner.add(chunk)
+            if planner.is_full or batches.starved:
+                await hand_over()
+        await hand_over()
+
+
+async def _compute(
+    worker: Worker, batches: Queue[Batch], results: Queue[Result], counters: Counters
+) -> None:
+    def own_the_device() -> None:
+        while True:
+            try:
+                batch = from_thread.run(batches.receive)
+            except anyio.EndOfStream:
+                return
+            with counters.busy("compute"):
+                result = worker.process(batch)
+            if batch.records:
+                counters.batches += 1
+                counters.batch_records = len(batch.records)
+                counters.tokens += sum(len(ids) for one in batch.records for ids in one.tokens)
+                counters.positions += padded_tokens(batch.records)
+            from_thread.run(results.send, result)
+
+    with results:
+        await to_thread.run_sync(own_the_device)
+
+
+async def _write(
+    writer: Writer,
+    results: Queue[Result],
+    counters: Counters,
+    on_rows: Callable[[pa.Table], None],
+) -> None:
+    def add(result: Result) -> None:
+        with counters.busy("write"):
+            for table in writer.add(result):
+                on_rows(table)
+
+    async for result in results:
+        await to_thread.run_sync(add, result)
+        counters.rows, counters.rejected = writer.rows, writer.rejected
+    with counters.busy("write"):
+        await to_thread.run_sync(writer.close)

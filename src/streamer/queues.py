@@ -1,0 +1,78 @@
+"""The arrows between the stages: bounded streams that hold a fast stage back."""
+
+import math
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+import anyio
+
+T = TypeVar("T")
+
+
+class Queue(Generic[T]):
+    """An anyio memory object stream bounded in items and, if asked, in bytes.
+
+    An item larger than `max_bytes` still passes, alone. Used as a context manager by the stage
+    that sends: leaving it closes the stream, and the receiving stage's loop ends.
+    """
+
+    def __init__(self, name: str, max_items: int, max_bytes: float = math.inf) -> None:
+        self.name = name
+        self.max_items = max_items
+        self.max_bytes = max_bytes
+        self.held_bytes = 0
+        self.peak_bytes = 0
+        self._room = anyio.Condition()
+        self._in, self._out = anyio.create_memory_object_stream[tuple[T, int]](max_items)
+
+    async def send(self, item: T, size: int = 0) -> None:
+        """Hand over `item`, which holds `size` bytes; waits while the queue is full."""
+        async with self._room:
+            while self.held_bytes and self.held_bytes + size > self.max_bytes:
+                await self._room.wait()
+            self.held_bytes += size
+            self.peak_bytes = max(self.peak_bytes, self.held_bytes)
+        await self._in.send((item, size))
+
+    async def receive(self) -> T:
+        """Take the next item.
+
+        :raises anyio.EndOfStream: when the sending stage has ended and nothing is left.
+        """
+        item, size = await self._out.receive()
+        async with self._room:
+            self.held_bytes -= size
+            self._room.notify_all()
+        return item
+
+    @property
+    def fill(self) -> float:
+        """How full it is, 0 to 1, by whichever bound is nearer."""
+        waiting = self._out.statistics().current_buffer_used
+        by_bytes = 0.0 if math.isinf(self.max_bytes) else self.held_bytes / self.max_bytes
+        return min(1.0, max(waiting / self.max_items, by_bytes))
+
+    @property
+    def starved(self) -> bool:
+        """Whether the receiving stage stands idle because nothing is here."""
+        return self._out.statistics().tasks_waiting_receive > 0
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self.receive()
+        except anyio.EndOfStream:
+            raise StopAsyncIteration from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._in.close()

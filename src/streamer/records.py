@@ -1,0 +1,173 @@
+"""What flows from stage to stage. Plain data: frozen, slotted, and nothing here knows a stage.
+
+Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compute▶ Result ─▶ rows
+     └─────────────┴─▶ Rejection ──────────────────────────────────────────▶ rejected rows
+"""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.config import Kind
+
+Carried: TypeAlias = str | int | float | bool | None
+
+PASSAGES: dict[Kind, tuple[str, ...]] = {
+    "contrast": ("prompt", "fact", "hall"),
+    "text": ("text",),
+}
+"""The passages of each kind of record, in column order. `fact` is prompt + " " + fact."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a record stood in the input."""
+
+    row: int
+    """Position among all records of the run, good and bad, from 0."""
+    source: str
+    """The file, URL or `-` it was read from."""
+    position: int
+    """Position within that source, from 0."""
+    offset: int
+    """Byte offset of its first byte in the (decompressed) source."""
+    end: int
+    """Byte offset behind it: where reading would go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One element of the input as bytes, not yet understood."""
+
+    origin: Origin
+    raw: bytes
+    """Its bytes; at most the limit that the reader was given, so possibly only its beginning."""
+    size: int
+    """How many bytes it has in the source."""
+    problem: str | None = None
+    """Why it cannot be a record, where reading already found out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One input object whose fields were found and have the right types."""
+
+    origin: Origin
+    raw: bytes
+    id: str
+    carried: tuple[Carried, ...]
+    """Values of the carried columns, in the order in which the configuration declares them."""
+    texts: tuple[str, ...]
+    """One text a passage, in the order of `PASSAGES[kind]`."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedRecord:
+    """A record as the model will read it."""
+
+    origin: Origin
+    raw: bytes
+    id: str
+    carried: tuple[Carried, ...]
+    tokens: tuple[npt.NDArray[np.int32], ...]
+    """Token ids of each passage, BOS included where the SAEs want it."""
+
+    @property
+    def longest(self) -> int:
+        """Tokens of its longest passage."""
+        return max(len(passage) for passage in self.tokens)
+
+    @property
+    def key(self) -> int:
+        """A number made of the token ids alone, the same on every machine, in every order.
+
+        It stands for the record wherever something has to be drawn for it (the noise): equal texts
+        have equal keys, whatever their id or position.
+        """
+        key = 0
+        for passage in self.tokens:
+            key = zlib.crc32(np.append(passage, -1).astype("<i4").tobytes(), key)
+        return key
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """An input record that could not be processed, and why."""
+
+    origin: Origin
+    reason: str
+    raw: bytes
+    size: int
+
+
+Loaded: TypeAlias = TokenizedRecord | Rejection
+ColumnType: TypeAlias = Literal["float32", "int32", "category"]
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of measurements."""
+
+    name: str
+    type: ColumnType = "float32"
+    categories: tuple[str, ...] = ()
+    """What the values 0, 1, … of a category column stand for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Neighbours in input order, as the loader hands them over."""
+
+    records: tuple[Loaded, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes it holds in memory, near enough for a bound."""
+        return sum(held_bytes(record) for record in self.records)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A range of input rows within which batches may change the order."""
+
+    index: int
+    rows: int
+    """How many records it has, good and bad; the writer waits for as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Records that run through the model together, and rejections that ride along."""
+
+    window: Window
+    records: tuple[TokenizedRecord, ...]
+    rejections: tuple[Rejection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a batch."""
+
+    window: Window
+    records: tuple[TokenizedRecord, ...]
+    values: npt.NDArray[np.floating]
+    """[record, column], in the order of the analysis' columns; NaN where a metric is undefined."""
+    rejections: tuple[Rejection, ...]
+
+
+def held_bytes(record: Loaded) -> int:
+    """Bytes that `record` holds: its raw text and its tokens."""
+    tokens = record.tokens if isinstance(record, TokenizedRecord) else ()
+    return len(record.raw) + sum(passage.nbytes for passage in tokens) + 200
+
+
+def padded_tokens(records: Sequence[TokenizedRecord]) -> int:
+    """Positions that a right-padded batch of `records` runs, padding included."""
+    if not records:
+        return 0
+    rows = sum(len(record.tokens) for record in records)
+    return rows * max(record.longest for record in records)

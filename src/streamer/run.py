@@ -1,0 +1,143 @@
+"""One run from configuration to finished directory: load, stream, close, say how it went."""
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import anyio
+from anyio import to_thread
+from rich.console import Console
+
+from streamer.analysis import FAMILIES, Family
+from streamer.batching.planner import Budget, Planner
+from streamer.errors import RunFault, StreamerError
+from streamer.loading.tokenizing import Tokenizing
+from streamer.monitoring.display import show
+from streamer.monitoring.snapshot import Observer
+from streamer.monitoring.summary import DomainMeans, Summary
+from streamer.monitoring.warnings import LibraryWarnings
+from streamer.pipeline import Queues, Stages, stream
+from streamer.preparation import Prepared
+from streamer.worker import Worker, load_worker
+from streamer.writing.directory import RunDirectory
+from streamer.writing.writer import Writer
+
+
+async def run(
+    prepared: Prepared, console: Console, families: Sequence[Family] = FAMILIES
+) -> Summary:
+    """Process all that was prepared and write it to its directory.
+
+    :raises UsageError: model or SAEs are not to be had; nothing was written then.
+    :raises RunFault: the run broke off; finished parts are kept.
+    """
+    kind = prepared.loader.fields.kind
+    with LibraryWarnings() as warnings:
+        worker = await to_thread.run_sync(load_worker, prepared.config, kind, families)
+        directory = RunDirectory(prepared.out)
+        warnings.send_to(directory.log)
+        directory.describe(**_description(prepared, worker))
+        directory.log("started")
+        return await _stream(prepared, worker, directory, console)
+
+
+async def _stream(
+    prepared: Prepared, worker: Worker, directory: RunDirectory, console: Console
+) -> Summary:
+    config, counters, loader = prepared.config, prepared.counters, prepared.loader
+    writer = Writer(directory.path, config, worker.passages, worker.columns, directory.log)
+    model = worker.model
+    how = Tokenizing(model.tokenizer, worker.bos_id, model.context, config.too_long)
+    planner = Planner(
+        Budget(config.batch_size, config.max_tokens), config.window, config.prefetch_bytes
+    )
+    queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
+    observer = Observer(counters, (queues.loaded, queues.batches, queues.results), model.device)
+    means, stopped = DomainMeans(), list[int]()
+    title = f"streamer · {config.model} · layers {', '.join(map(str, config.layers))}"
+    counters.start()
+    try:
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(_stop_on_signal, prepared, stopped, console)
+            beside.start_soon(show, observer, config.progress, console, title)
+            stages = Stages(loader, how, planner, worker, writer)
+            await stream(stages, queues, counters, means.add)
+            beside.cancel_scope.cancel()
+    except BaseException as error:
+        writer.abandon()
+        cause = _cause(error)
+        directory.close(
+            "failed", cause=f"{type(cause).__name__}: {cause}", counts=counters.totals()
+        )
+        if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
+            raise cause from error
+        raise RunFault(
+            f"the run broke off: {type(cause).__name__}: {cause}. Finished parts are kept "
+            f"in {directory.path}."
+        ) from error
+    directory.close("stopped" if stopped else "finished", counts=counters.totals())
+    return Summary(
+        path=directory.path,
+        signal=stopped[0] if stopped else None,
+        counters=counters,
+        seconds=counters.seconds,
+        memory=observer.look().memory,
+        domains=means,
+        reasons=writer.reasons.most_common(5),
+    )
+
+
+async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Console) -> None:
+    """The first SIGINT or SIGTERM ends reading, and what is in flight drains; a second ends all."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # only the main thread is told of signals: a notebook runs us in another
+    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async for number in signals:
+            if stopped:
+                console.show_cursor(True)
+                os._exit(128 + number)
+            stopped.append(number)
+            prepared.loader.stop()
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error behind groups of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
+    """What the manifest says of a run before it starts."""
+    model = worker.model
+    return {
+        "config": prepared.config.model_dump(mode="json"),
+        "kind": prepared.loader.fields.kind,
+        "device": str(model.device),
+        "model": {
+            "name": model.identity.name,
+            "files": model.identity.fingerprint,
+            "revision": model.identity.revision,
+            "d_model": model.d_model,
+            "n_layers": model.n_layers,
+            "context": model.context,
+            "bos": worker.bos_id,
+        },
+        "saes": [
+            {
+                "layer": sae.layer,
+                "location": sae.location,
+                "architecture": sae.sae.cfg.architecture(),
+                "d_sae": sae.W_dec.shape[0],
+                "files": sae.fingerprint,
+            }
+            for sae in worker.saes
+        ],
+        "inputs": [
+            {"name": source.name, "bytes": source.size, "modified": source.modified}
+            for source in prepared.sources
+        ],
+        "columns": [column.name for column in worker.columns],
+    }

@@ -1,0 +1,92 @@
+"""A run directory as a whole: made, described by its manifest, and logged."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from streamer._version import __version__
+from streamer.errors import RunFault, UsageError
+
+PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
+
+
+class RunDirectory:
+    """RUN/: the place of all that a run leaves behind.
+
+    :raises UsageError: there is something at `path` already, or it cannot be made.
+    """
+
+    def __init__(self, path: Path) -> None:
+        check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._log = (path / "log.jsonl").open("ab", buffering=0)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the run directory {path}: {error}. Choose another with --out."
+            ) from None
+        self.path = path
+        self.manifest: dict[str, Any] = {
+            "status": "running",
+            "started": _now(),
+            "finished": None,
+            "versions": {
+                "streamer": __version__,
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in PACKAGES},
+            },
+        }
+
+    def describe(self, **entries: Any) -> None:
+        """Put `entries` into manifest.json, which is replaced as a whole."""
+        self.manifest.update(entries)
+        temporary = self.path / "manifest.json.tmp"
+        content = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        try:
+            with temporary.open("wb") as file:
+                file.write(content + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path / "manifest.json")
+        except OSError as error:
+            raise RunFault(f"cannot write {self.path / 'manifest.json'}: {error}") from error
+
+    def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
+        """Append a line to log.jsonl: what happened, when."""
+        line = {"time": _now(), "event": event, **(entries or {})}
+        self._log.write(orjson.dumps(line, default=str) + b"\n")
+
+    def close(self, status: str, **entries: Any) -> None:
+        """The last word on the run: finished, stopped or failed."""
+        self.log(status, entries)
+        self.describe(status=status, finished=_now(), **entries)
+        self._log.close()
+
+
+def check_free(path: Path) -> None:
+    """Return if a run can be written to `path`.
+
+    :raises UsageError: something is there.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        what = "a run" if (path / "manifest.json").exists() else "something else"
+        raise UsageError(
+            f"{path} holds {what} already: streamer never writes over it. Choose another "
+            f"directory with --out, or remove it."
+        )
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file, not a directory. Choose another with --out.")
+
+
+def default_path() -> Path:
+    """runs/ and the time: a new one for every run."""
+    return Path("runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
