@@ -33,7 +33,9 @@ Positive: TypeAlias = Annotated[int, Field(ge=1)]
 class RunConfig(BaseModel):
     """Everything that decides what a run reads, computes and writes."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True
+    )
 
     paths: tuple[str, ...] = (EMBEDDED,)
     """What to read: files, directories, globs, URLs, or - for standard input."""
@@ -44,8 +46,9 @@ class RunConfig(BaseModel):
     """contrast: {prompt, fact, hallucination}; text: {text}; auto: what the first record has."""
     field: dict[str, str] = {}
     """Which JSON key plays which role: id, prompt, fact, hallucination, text."""
-    carry: dict[str, CarryType] = {"domain": "string"}
-    """JSON fields to copy into the output, with types. domain falls back to the file's stem."""
+    carry: dict[str, CarryType] = {}
+    """JSON fields to copy into the output, with their types (string, int64, float64, bool). domain
+    is always among them, and where a record has none, it is the file's stem."""
     limit: Positive | None = None
     """Stop after this many input records."""
     too_long: Literal["reject", "truncate"] = "reject"
@@ -108,6 +111,11 @@ class RunConfig(BaseModel):
                 raise ValueError(f"{role!r} is not a role; the roles are {', '.join(roles)}")
         return value
 
+    @field_validator("carry")
+    @classmethod
+    def _domain_too(cls, value: dict[str, CarryType]) -> dict[str, CarryType]:
+        return {"domain": "string", **value}
+
     @field_validator("layers")
     @classmethod
     def _increasing(cls, value: tuple[int, ...]) -> tuple[int, ...]:
@@ -150,7 +158,9 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
             raise UsageError(f"cannot read the configuration {file}: {error}") from None
         except tomllib.TOMLDecodeError as error:
             raise UsageError(f"{file} is not valid TOML: {error}") from None
-    settings |= dict(overrides or {})
+    for key, value in (overrides or {}).items():
+        # maps are merged: a --carry on the command line adds to those of the file
+        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
     try:
         return RunConfig(**settings)
     except ValidationError as error:

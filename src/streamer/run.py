@@ -33,19 +33,24 @@ async def run(
     :raises UsageError: model or SAEs are not to be had; nothing was written then.
     :raises RunFault: the run broke off; finished parts are kept.
     """
-    kind = prepared.loader.fields.kind
     with LibraryWarnings() as warnings:
-        worker = await to_thread.run_sync(load_worker, prepared.config, kind, families)
-        directory = RunDirectory(prepared.out)
-        warnings.send_to(directory.log)
-        directory.describe(**_description(prepared, worker))
-        directory.log("started")
-        return await _stream(prepared, worker, directory, console)
+        worker = await to_thread.run_sync(
+            load_worker, prepared.config, prepared.loader.fields.kind, families
+        )
+        return await run_loaded(prepared, worker, console, warnings)
 
 
-async def _stream(
-    prepared: Prepared, worker: Worker, directory: RunDirectory, console: Console
+async def run_loaded(
+    prepared: Prepared, worker: Worker, console: Console, warnings: LibraryWarnings
 ) -> Summary:
+    """The same with a worker that is loaded already.
+
+    :raises RunFault: the run broke off; finished parts are kept.
+    """
+    directory = RunDirectory(prepared.out)
+    warnings.send_to(directory.log)
+    directory.describe(**_description(prepared, worker))
+    directory.log("started")
     config, counters, loader = prepared.config, prepared.counters, prepared.loader
     writer = Writer(directory.path, config, worker.passages, worker.columns, directory.log)
     model = worker.model

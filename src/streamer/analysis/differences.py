@@ -27,12 +27,13 @@ def _columns(layout: Layout) -> list[Column]:
 
 def _compute(_: Activations, values: Mapping[str, Tensor]) -> Values:
     found: Values = {}
-    for metrics, sign in ((MORE_IN_HALLUCINATION, 1), (LESS_IN_HALLUCINATION, -1)):
+    for metrics, more, less in (
+        (MORE_IN_HALLUCINATION, "hall", "fact"),
+        (LESS_IN_HALLUCINATION, "fact", "hall"),
+    ):
         for metric in metrics:
-            if f"{metric}_hall" in values:
-                found[f"{metric}_diff"] = sign * (
-                    values[f"{metric}_hall"] - values[f"{metric}_fact"]
-                )
+            if f"{metric}_{more}" in values:
+                found[f"{metric}_diff"] = values[f"{metric}_{more}"] - values[f"{metric}_{less}"]
     return found
 
 

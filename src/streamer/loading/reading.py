@@ -18,9 +18,17 @@ RAW_LIMIT = 64 * 2**20
 """Most bytes kept of one item. A longer one is kept up to here and its full size is told."""
 BLANK = b" \t\r\n"
 ENDS = re.compile(rb"[}\],]")
-STRUCTURE = bytes(byte if 0x20 <= byte < 0x80 or byte in BLANK else ord("?") for byte in range(256))
-"""Hides bytes that are no ASCII text from ijson, which only has to find the ends of elements:
-invalid UTF-8 in one element must not end the array."""
+
+
+def _harmless(byte: int) -> int:
+    """What ijson sees of a byte. It only has to find the ends of elements; their exact bytes are
+    parsed later, each by itself, so that bad text in one does not end the array."""
+    if byte in b"dD":  # no literal or number has a d, and \\ud800 becomes a harmless \\uc800
+        return byte - 1
+    return byte if 0x20 <= byte < 0x80 or byte in BLANK else ord("?")
+
+
+STRUCTURE = bytes(map(_harmless, range(256)))
 
 
 def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Iterator[Item]:
@@ -121,19 +129,19 @@ def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
     emitted: list[Any] = ijson.sendable_list()
     parser = ijson.items_coro(emitted, "item")
     kept = _Kept(start)
-    rest = b""
+    piece, end = b"", 0
     try:
         for piece in pieces:
             begin = 0
             while begin < len(piece):
-                match = ENDS.search(piece, begin + (kept.offset == start and not kept.size))
+                match = ENDS.search(piece, begin)
                 end = match.end() if match else len(piece)
-                part, rest = piece[begin:end], piece[end:]
+                part = piece[begin:end]
                 kept.add(part)
                 parser.send(part.translate(STRUCTURE))
                 if emitted:
                     emitted.clear()
-                    yield _element(kept, start).span()
+                    yield _element(kept, start, complete=True).span()
                     kept = _Kept(kept.end)
                 begin = end
         parser.close()
@@ -141,24 +149,25 @@ def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
         yield _element(kept, start).span(f"{error}: the rest of the array is lost")
     except ijson.JSONError as error:
         problem = f"malformed JSON array: {str(error).splitlines()[0].strip()}"
-        kept.add(rest)
+        kept.add(piece[end:])
         try:
-            for piece in pieces:
-                kept.add(piece)
+            for rest in pieces:
+                kept.add(rest)
         except DamagedSource as damage:
             problem += f"; {damage}"
         yield _element(kept, start).span(f"{problem}; from here on the array cannot be split")
 
 
-def _element(kept: _Kept, start: int) -> _Kept:
-    """`kept` without what stands around an element: the array's [ and commas."""
+def _element(kept: _Kept, start: int, complete: bool = False) -> _Kept:
+    """`kept` without the array's [ and commas before it and, if it is complete, , or ] behind."""
     raw = bytes(kept.raw)
     if kept.offset == start:
         raw = raw.removeprefix(b"[")
     raw = raw.lstrip(BLANK + b",")
-    element = _Kept(kept.offset + len(kept.raw) - len(raw))
-    element.size = kept.size - (len(kept.raw) - len(raw))
-    if raw[:1] not in (b"{", b"["):
+    lead = len(kept.raw) - len(raw)
+    element = _Kept(kept.offset + lead)
+    element.size = kept.size - lead
+    if complete and raw[:1] not in (b"{", b"["):  # a scalar is complete only by what follows it
         raw = raw.rstrip(BLANK + b",]")
     element.raw = bytearray(raw)
     return element

@@ -97,7 +97,8 @@ def _files(fs: Any, root: str) -> list[str]:
         return [root]
     if fs.isdir(root):
         return sorted(name for name in fs.find(root) if _is_input(name.removeprefix(root)))
-    return sorted(name for name in fs.glob(root) if fs.isfile(name))
+    matches = (name for name in fs.glob(root) if fs.isfile(name))
+    return sorted(name for name in matches if not PurePosixPath(name).name.startswith("."))
 
 
 def _is_input(relative: str) -> bool:

@@ -1,0 +1,50 @@
+"""What several test files share: the embedded worker, loaded once, and whole runs with it."""
+
+import functools
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from rich.console import Console
+
+import streamer
+from streamer.config import RunConfig
+from streamer.monitoring.summary import Summary
+from streamer.monitoring.warnings import LibraryWarnings
+from streamer.preparation import prepare
+from streamer.run import run_loaded
+from streamer.runs import Run
+from streamer.worker import Worker, load_worker
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@functools.cache
+def _embedded(kind: Any) -> Worker:
+    return load_worker(RunConfig(), kind)
+
+
+@pytest.fixture(scope="session")
+def embedded_worker() -> Callable[[str], Worker]:
+    """The embedded model and SAEs as a worker for records of a kind."""
+    return _embedded
+
+
+def run_with(worker: Worker | None, **settings: Any) -> tuple[Run, Summary]:
+    """A whole run in this process; with the embedded worker of the right kind if none is given."""
+    prepared = prepare(RunConfig(progress="none", **settings))
+    worker = worker or _embedded(prepared.loader.fields.kind)
+    console = Console(file=io.StringIO())
+    summary = anyio.run(run_loaded, prepared, worker, console, LibraryWarnings())
+    return streamer.open_run(prepared.out), summary
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real records and tokenizers that lie beside the project, not in it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no {SHARED.parent.name}/{SHARED.name} beside the project: real data absent")
+    return SHARED
