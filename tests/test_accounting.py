@@ -12,7 +12,11 @@ from conftest import run_with
 
 GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}'
 BAD_ELEMENTS = [
-    b"[]", b"17", b'"text"', b"null", b"{}",
+    b"[]",
+    b"17",
+    b'"text"',
+    b"null",
+    b"{}",
     b'{"prompt": "The sky is", "fact": null, "hallucination": "green"}',
     b'{"prompt": "The sky is", "fact": ["blue"], "hallucination": "green"}',
     b'{"prompt": "", "fact": "blue", "hallucination": "green"}',
@@ -22,7 +26,7 @@ BAD_ELEMENTS = [
     json.dumps({"prompt": "word " * 600, "fact": "blue", "hallucination": "green"}).encode(),
 ]
 BAD_LINES = [*BAD_ELEMENTS, b"{", b"rubbish", b'{"prompt": "a"', b"\xff\xfe", b'{"prompt": "\0"}']
-TAILS = [b"", b", {\"prompt\": ", b", {]", b", nul"]
+TAILS = [b"", b', {"prompt": ', b", {]", b", nul"]
 
 
 @st.composite
@@ -54,8 +58,14 @@ def test_rows_and_rejections_are_the_records_each_once_in_order(
         (folder / f"{number}{suffix}").write_bytes(data)
     expected = [record for _, _, records in contents for record in records]
     run, summary = run_with(
-        None, paths=[str(folder)], out=folder / "RUN", kind="contrast", batch_size=batch_size,
-        window=window, row_group_rows=5, part_rows=7,
+        None,
+        paths=[str(folder)],
+        out=folder / "RUN",
+        kind="contrast",
+        batch_size=batch_size,
+        window=window,
+        row_group_rows=5,
+        part_rows=7,
     )
     metrics, rejected = run.table("metrics"), run.table("rejected")
     good = [row for row, record in enumerate(expected) if record is None]

@@ -89,5 +89,5 @@ def test_a_mapped_field_settles_the_kind_and_is_read():
 
 
 def test_records_of_no_kind_are_told_before_the_run():
-    with pytest.raises(UsageError, match="record 7, has the keys question, answer.*--field text="):
+    with pytest.raises(UsageError, match=r"record 7, has the keys question, answer.*--field text="):
         settle_fields(RunConfig(), iter([item(b'{"question": "a", "answer": "b"}')]))

@@ -17,7 +17,11 @@ from streamer.loading.sources import Source, expand, read_bytes
 from streamer.records import Item
 
 JSON_VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -171,7 +175,7 @@ def test_inputs_are_found_in_directories_globs_and_urls_each_once_and_in_order(t
 
 
 def test_a_url_of_another_file_system_is_read():
-    import fsspec  # noqa: PLC0415
+    import fsspec
 
     with fsspec.open("memory://bucket/in.jsonl", "wb") as file:
         file.write(b'{"a": 1}\n')

@@ -51,8 +51,9 @@ def test_text_beyond_the_context_is_rejected_or_cut_as_configured(how):
 
 
 def test_the_key_follows_from_the_tokens_alone(how):
-    one, other = (TokenizedRecord(Origin(n, "in", n, 0, 1), b"", str(n), (n,), ())
-                  for n in range(2))
+    one, other = (
+        TokenizedRecord(Origin(n, "in", n, 0, 1), b"", str(n), (n,), ()) for n in range(2)
+    )
     a, b = np.array([1, 2], np.int32), np.array([3], np.int32)
     with_tokens = dataclasses.replace
     assert with_tokens(one, tokens=(a, b)).key == with_tokens(other, tokens=(a, b)).key

@@ -1,5 +1,6 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
+import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from streamer import __version__
-from streamer.config import Progress, RunConfig, load_config
+from streamer.config import STDIN, Progress, RunConfig, load_config
 from streamer.errors import StreamerError, UsageError
 
 app = cyclopts.App(
@@ -34,7 +35,7 @@ def _flag(field: str, *names: str) -> Any:
 
 @app.command
 def run(
-    *paths: Annotated[str, Parameter(help=_help("paths"), allow_leading_hyphen=False)],
+    *paths: Annotated[str, Parameter(help=_help("paths"), allow_leading_hyphen=True)],
     config: Annotated[
         Path | None, Parameter(help="A TOML file with any of these settings; flags override it.")
     ] = None,
@@ -65,6 +66,7 @@ def run(
     Without arguments: the embedded model on the embedded records.
     """
     given = {key: value for key, value in locals().items() if value not in (None, ())}
+    _refuse_flags(paths)
     file = given.pop("config", None)
     for key in ("field", "carry"):
         if key in given:
@@ -90,6 +92,16 @@ def _run(config: RunConfig) -> int:
     summary = anyio.run(run_prepared, prepared, console)
     print_summary(summary, console)
     return 0 if summary.signal is None else 128 + summary.signal
+
+
+def _refuse_flags(paths: Sequence[str]) -> None:
+    """Paths may begin with a hyphen for the sake of -, so an unknown flag lands among them."""
+    for path in paths:
+        if path.startswith("-") and path != STDIN:
+            flags = ["--" + field.replace("_", "-") for field in RunConfig.model_fields]
+            near = difflib.get_close_matches(path.partition("=")[0], flags, n=1)
+            hint = f"Did you mean {near[0]}?" if near else "See `streamer run --help`."
+            raise UsageError(f"Unknown option: {path}. {hint}")
 
 
 def _pair(key: str, text: str) -> tuple[str, str]:

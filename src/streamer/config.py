@@ -16,6 +16,7 @@ from streamer.errors import UsageError
 
 Kind: TypeAlias = Literal["contrast", "text"]
 
+STDIN = "-"
 EMBEDDED = "embedded"
 """Names the model, the SAEs or the records that ship in the package."""
 
@@ -73,13 +74,14 @@ class RunConfig(BaseModel):
     device: str = "auto"
     """auto (cuda, else mps, else cpu), cpu, cuda, cuda:0, mps."""
     dtype: Literal["float32", "float64"] = "float32"
-    """Of model and SAEs. float64 is for checking: some twenty times slower on a GPU."""
+    """Of model and SAEs. float64 is for checking numbers; it is slow, on a GPU very."""
     batch_size: Positive = 64
     """Most records in a batch. Beyond this, small models gain nothing on a CPU."""
     max_tokens: Positive = 16_384
     """Most token positions in a batch, padding included. It bounds the memory of a forward pass."""
     window: Positive = 1024
-    """Records sorted by length together. Larger pads less and holds more back from the disk."""
+    """Most records that are sorted by length together, to pad less. Nothing of a window is on disk
+    before all of it is, so it is also kept to ten seconds of work."""
 
     seed: int = 0
     """Of the noise that stability is measured with."""

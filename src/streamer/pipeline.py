@@ -66,7 +66,7 @@ async def stream(
     """
     async with anyio.create_task_group() as group:
         group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
-        group.start_soon(_plan, stages.planner, queues.loaded, queues.batches, counters)
+        group.start_soon(_plan, stages, queues.loaded, queues.batches, counters)
         group.start_soon(_compute, stages.worker, queues.batches, queues.results, counters)
         group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
 
@@ -84,8 +84,10 @@ async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters:
 
 
 async def _plan(
-    planner: Planner, loaded: Queue[Chunk], batches: Queue[Batch], counters: Counters
+    stages: Stages, loaded: Queue[Chunk], batches: Queue[Batch], counters: Counters
 ) -> None:
+    planner, stopped = stages.planner, stages.loader.stopped
+
     async def hand_over() -> None:
         with counters.busy("plan"):
             cut = list(planner.cut())
@@ -94,10 +96,13 @@ async def _plan(
 
     with batches:
         async for chunk in loaded:
+            if stopped.is_set():  # what has not been planned yet is left for another time
+                continue
             planner.add(chunk)
-            if planner.is_full or batches.starved:
+            if planner.is_full(counters.per_second) or batches.starved:
                 await hand_over()
-        await hand_over()
+        if not stopped.is_set():
+            await hand_over()
 
 
 async def _compute(

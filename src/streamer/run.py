@@ -82,12 +82,18 @@ async def run_loaded(
             f"the run broke off: {type(cause).__name__}: {cause}. Finished parts are kept "
             f"in {directory.path}."
         ) from error
-    directory.close("stopped" if stopped else "finished", counts=counters.totals())
+    seconds = counters.seconds
+    directory.close(
+        "stopped" if stopped else "finished",
+        counts=counters.totals(),
+        seconds=round(seconds, 3),
+        stage_seconds={stage: round(s, 3) for stage, s in counters.busy_so_far().items()},
+    )
     return Summary(
         path=directory.path,
         signal=stopped[0] if stopped else None,
         counters=counters,
-        seconds=counters.seconds,
+        seconds=seconds,
         memory=observer.look().memory,
         domains=means,
         reasons=writer.reasons.most_common(5),
@@ -104,7 +110,7 @@ async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Conso
                 console.show_cursor(True)
                 os._exit(128 + number)
             stopped.append(number)
-            prepared.loader.stop()
+            prepared.loader.stopped.set()
 
 
 def _cause(error: BaseException) -> BaseException:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from streamer.records import Batch, Chunk, Loaded, Rejection, TokenizedRecord, Window, padded_tokens
 
+WINDOW_SECONDS = 10.0
+FIRST_BATCHES = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -41,10 +44,18 @@ class Planner:
         self._gathered += chunk.records
         self._bytes += chunk.size
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the window should be cut now."""
-        return len(self._gathered) >= self._window_records or self._bytes >= self._window_bytes
+    def is_full(self, per_second: float) -> bool:
+        """Whether the window should be cut now, given how many records a second are measured.
+
+        Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`.
+        """
+        worth = max(self.budget.records, round(per_second * WINDOW_SECONDS))
+        if not per_second:  # nothing is measured yet: a few batches tell
+            worth = FIRST_BATCHES * self.budget.records
+        return (
+            len(self._gathered) >= min(worth, self._window_records)
+            or self._bytes >= self._window_bytes
+        )
 
     def cut(self) -> Iterator[Batch]:
         """End the window: the batches of all that was gathered. Rejections ride on the first."""

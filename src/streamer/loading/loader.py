@@ -18,8 +18,7 @@ CHUNK_BYTES = 2**20
 class Loader:
     """Reads, parses and tokenizes `sources` in order.
 
-    Opening it reads the first records, to tell their kind. It is used from one thread at a time;
-    only `stop` may be called from another.
+    Opening it reads the first records, to tell their kind. It is used from one thread at a time.
 
     :raises UsageError: if the first records have the fields of no kind of record.
     """
@@ -29,16 +28,13 @@ class Loader:
     ) -> None:
         self._sources = {source.name: source for source in sources}
         self._on_read = on_read
-        self._stopped = threading.Event()
+        self.stopped = threading.Event()
+        """Set it, from any thread, to read no further."""
         items = self._read_all()
         self.fields, first = settle_fields(config, items)
         self.records = 0
         self.cut = 0
         self._items = itertools.islice(itertools.chain(first, items), config.limit)
-
-    def stop(self) -> None:
-        """Read no further: the chunks end after the record that is being read."""
-        self._stopped.set()
 
     def next_chunk(self, how: Tokenizing) -> Chunk | None:
         """The next records, tokenized, good and bad in input order; None at the end.
@@ -47,7 +43,7 @@ class Loader:
         """
         parsed: list[Record | Rejection] = []
         size = 0
-        while len(parsed) < CHUNK_RECORDS and size < CHUNK_BYTES and not self._stopped.is_set():
+        while len(parsed) < CHUNK_RECORDS and size < CHUNK_BYTES and not self.stopped.is_set():
             item = next(self._items, None)
             if item is None:
                 break

@@ -11,14 +11,13 @@ import fsspec
 import zstandard
 
 from streamer import embedded
-from streamer.config import EMBEDDED
+from streamer.config import EMBEDDED, STDIN
 from streamer.errors import RunFault, UsageError
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")
 READ_BYTES = 64 * 1024
 """Read at once. Also what a decompressor is fed, so that it cannot inflate much more at once."""
-STDIN = "-"
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 

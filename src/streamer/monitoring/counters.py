@@ -50,6 +50,11 @@ class Counters:
         """Since the first record was asked for."""
         return time.monotonic() - self.started
 
+    @property
+    def per_second(self) -> float:
+        """Records a second since the start."""
+        return self.done / max(self.seconds, 1e-9)
+
     def start(self) -> None:
         """Set the clock: what was before is not the run's."""
         self.started = time.monotonic()

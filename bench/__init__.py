@@ -1,0 +1,1 @@
+"""Measurements. Each prints a table and writes JSON with a description of the machine."""

@@ -1,0 +1,179 @@
+"""Models and SAEs: which load, which are refused and how, and how far a forward pass runs."""
+
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from conftest import run_with
+from models import D_MODEL, D_SAE, SAES, make_model, make_sae, make_saes
+from streamer import embedded
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+from streamer.model.precision import pick_device
+from streamer.worker import load_worker
+
+LAYERS = (0, 1, 2)
+ARCHITECTURES = ("gpt2", "llama", "qwen2")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+def config_of(model, sae: str, **settings) -> RunConfig:
+    return RunConfig(model=str(model), sae=sae, **{"layers": LAYERS, **settings})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_residual_is_hugging_faces_at_the_last_real_token(tmp_path, architecture):
+    path = make_model(tmp_path, architecture)
+    worker = load_worker(config_of(path, make_saes(tmp_path, LAYERS)), "text")
+    plain = AutoModelForCausalLM.from_pretrained(str(path), attn_implementation="eager")
+    rows = [torch.randint(5, 4000, (length,)) for length in (3, 17, 9)]
+    lengths = torch.tensor([len(row) for row in rows])
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    residual = worker.model.residuals(tokens, lengths)
+    assert residual.shape == (3, 3, D_MODEL)
+    for place, row in enumerate(rows):
+        with torch.no_grad():
+            hidden = plain(row[None], output_hidden_states=True).hidden_states
+        # hidden_states[l + 1] is the residual behind layer l, but normed behind the last
+        for layer in LAYERS[:-1]:
+            expected = hidden[layer + 1][0, -1]
+            assert torch.dist(residual[layer, place], expected) < 2e-6 * expected.norm()
+
+
+def test_what_stands_in_the_padding_changes_nothing(embedded_worker):
+    model = embedded_worker("text").model
+    tokens = torch.randint(5, 4000, (2, 12))
+    lengths = torch.tensor([5, 12])
+    other = tokens.clone()
+    other[0, 5:] = torch.randint(5, 4000, (7,))
+    assert torch.equal(model.residuals(tokens, lengths), model.residuals(other, lengths))
+
+
+def test_nothing_behind_the_last_hook_runs(tmp_path, llama):
+    worker = load_worker(config_of(llama, make_saes(tmp_path, (0, 1)), layers=(0, 1)), "text")
+    ran: list[str] = []
+    hf = worker.model._bridge.original_model
+    for name, module in hf.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    worker.model.residuals(torch.tensor([[5, 6, 7]]), torch.tensor([3]))
+    assert any(".1." in name for name in ran)
+    assert not [name for name in ran if "layers.2" in name or "lm_head" in name]
+    assert not [name for name in ran if name.endswith("model.norm")]
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_every_kind_of_sae_runs(tmp_path, llama, architecture):
+    template = make_saes(tmp_path, LAYERS, architecture=architecture)
+    worker = load_worker(config_of(llama, template), "contrast")
+    run, _ = run_with(worker, out=tmp_path / "RUN", limit=5)
+    counts = run.table("metrics")["l1_fact_l0_norm"].to_pylist()
+    assert all(0 < count <= D_SAE for count in counts)
+    if architecture == "topk":
+        assert max(counts) <= 8
+
+
+def test_an_sae_that_normalises_its_input_keeps_its_scales_apart(tmp_path, llama):
+    import json
+
+    template = make_saes(tmp_path, (1,))
+    cfg = tmp_path / "sae_1" / "cfg.json"
+    cfg.write_text(
+        json.dumps(json.loads(cfg.read_text()) | {"normalize_activations": "layer_norm"})
+    )
+    worker = load_worker(config_of(llama, template, layers=(1,)), "text")
+    x = torch.randn(2, D_MODEL) * torch.tensor([[1.0], [100.0]])
+    together, _ = worker.saes[0].encode_decode(x)
+    alone, decoded = worker.saes[0].encode_decode(x[1:])
+    assert torch.allclose(together[1:], alone, rtol=1e-5)
+    assert decoded.norm() > 50
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"hook_name": "blocks.1.hook_resid_pre"},
+            "blocks.1.hook_resid_pre.*blocks.1.hook_resid_post",
+        ),
+        ({"d_model": 24}, "reads 24 dimensions.*d_model 32"),
+        ({"model_name": "gpt2-small"}, "trained on gpt2-small, and the model is llama"),
+    ],
+)
+def test_an_sae_of_something_else_is_refused_naming_both(tmp_path, llama, metadata, message):
+    make_sae(tmp_path / "sae_1", 1, **metadata)
+    with pytest.raises(UsageError, match=message):
+        load_worker(config_of(llama, str(tmp_path / "sae_{layer}"), layers=(1,)), "text")
+
+
+def test_an_alias_of_the_model_is_the_model(tmp_path):
+    path = make_model(tmp_path, "gpt2")
+    make_sae(tmp_path / "sae_1", 1, model_name="gpt2-small")
+    load_worker(config_of(path, str(tmp_path / "sae_{layer}"), layers=(1,)), "text")
+
+
+def test_bos_is_what_the_saes_want(tmp_path, llama):
+    for layer, wish in ((0, True), (1, False)):
+        make_sae(tmp_path / f"sae_{layer}", layer, prepend_bos=wish)
+    template = str(tmp_path / "sae_{layer}")
+    assert load_worker(config_of(llama, template, layers=(0,)), "text").bos_id is not None
+    assert load_worker(config_of(llama, template, layers=(1,)), "text").bos_id is None
+    with pytest.raises(UsageError, match="disagree about prepend_bos"):
+        load_worker(config_of(llama, template, layers=(0, 1)), "text")
+    load_worker(config_of(llama, template, layers=(0, 1), prepend_bos=True), "text")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": (1, 7)}, "layer 7 is not in the model .* 0 to 2"),
+        ({"hook": "blocks.{layer}.hook_nonsense"}, "has no hook 'blocks.0.hook_nonsense'"),
+        ({"device": "tpu0"}, "device 'tpu0' is unknown"),
+    ],
+)
+def test_what_the_model_lacks_is_told(tmp_path, llama, settings, message):
+    template = make_saes(tmp_path, (0, 1, 2, 7))
+    with pytest.raises(UsageError, match=message):
+        load_worker(config_of(llama, template, **settings), "text")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(UsageError, match="device 'cuda' is not on this machine"):
+        pick_device("cuda")
+
+
+def test_pickled_weights_are_not_loaded_unless_trusted(tmp_path, llama):
+    model = tmp_path / "llama"
+    shutil.copytree(llama, model)
+    state = AutoModelForCausalLM.from_pretrained(str(llama)).state_dict()
+    (model / "model.safetensors").unlink()
+    torch.save(state, model / "pytorch_model.bin")
+    template = make_saes(tmp_path, (1,))
+    with pytest.raises(UsageError, match="cannot load the model"):
+        load_worker(config_of(model, template, layers=(1,)), "text")
+    load_worker(config_of(model, template, layers=(1,), trust_remote_code=True), "text")
+
+
+def test_a_model_that_overflows_rejects_its_records_and_goes_on(tmp_path, llama):
+    worker = load_worker(config_of(llama, make_saes(tmp_path, LAYERS)), "contrast")
+    poisoned = worker.model._bridge.original_model.get_input_embeddings().weight
+    token = worker.model.tokenizer("Frankenstein", add_special_tokens=False)["input_ids"][0]
+    with torch.no_grad():
+        poisoned[token] = float("inf")
+    good = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
+    (tmp_path / "in.jsonl").write_text(good + good.replace("The sky", "Frankenstein") + good)
+    run, _ = run_with(worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN")
+    assert run.table("metrics")["row"].to_pylist() == [0, 2]
+    (rejection,) = run.table("rejected").to_pylist()
+    assert "not finite" in rejection["reason"]
+
+
+def test_the_embedded_parts_are_known_by_their_name():
+    assert embedded.MODEL.is_dir()
+    assert load_worker(RunConfig(), "text").model.identity.aliases == {embedded.NAME}

@@ -1,0 +1,192 @@
+"""How the stages hold each other back, drain and fail."""
+
+import io
+import threading
+import time
+from pathlib import Path
+
+import anyio
+import numpy as np
+import pytest
+from rich.console import Console
+
+from conftest import run_with
+from streamer.config import RunConfig
+from streamer.errors import RunFault
+from streamer.loading.loader import CHUNK_RECORDS
+from streamer.monitoring.warnings import LibraryWarnings
+from streamer.pipeline import AHEAD
+from streamer.preparation import prepare
+from streamer.queues import Queue
+from streamer.records import Batch, Result
+from streamer.run import run_loaded
+from streamer.runs import open_run
+
+GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
+
+
+class Instant:
+    """The embedded worker but for the model: every number is the record's row."""
+
+    def __init__(self, worker, fail_at: int | None = None, delay: float = 0.0) -> None:
+        self.worker = worker
+        self.fail_at = fail_at
+        self.delay = delay
+        self.threads: set[int] = set()
+
+    def __getattr__(self, name):
+        return getattr(self.worker, name)
+
+    def process(self, batch: Batch) -> Result:
+        self.threads.add(threading.get_ident())
+        time.sleep(self.delay)
+        rows = np.array([record.origin.row for record in batch.records], dtype=float)
+        if self.fail_at in rows:
+            raise ValueError("a stage broke")
+        values = np.repeat(rows[:, None], len(self.worker.columns), axis=1) % 4
+        return Result(batch.window, batch.records, values, batch.rejections)
+
+
+@pytest.fixture
+def worker(embedded_worker) -> Instant:
+    return Instant(embedded_worker("contrast"))
+
+
+def many(folder: Path, count: int) -> str:
+    path = folder / "in.jsonl"
+    path.write_text(GOOD * count)
+    return str(path)
+
+
+def test_with_a_stalled_writer_little_is_held(tmp_path, worker, monkeypatch):
+    from streamer.writing.writer import Writer
+
+    settings = {"prefetch_records": 512, "window": 256, "batch_size": 16, "prefetch_bytes": 10**6}
+    prepared = prepare(
+        RunConfig(paths=[many(tmp_path, 20_000)], out=tmp_path / "RUN", progress="none", **settings)
+    )
+    stalled, go_on, held = threading.Event(), threading.Event(), []
+    add = Writer.add
+
+    def stall(self, result):
+        stalled.set()
+        assert go_on.wait(60)
+        return add(self, result)
+
+    def look() -> None:
+        stalled.wait(60)
+        before = -1
+        while before != prepared.loader.records:  # until the stages before it stand still
+            before = prepared.loader.records
+            time.sleep(0.5)
+        held.append(before)
+        go_on.set()
+
+    monkeypatch.setattr(Writer, "add", stall)
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
+    watcher.join()
+    # the loaded queue and the chunk at its door, one window, and what the two short queues hold
+    bound = 512 + 2 * CHUNK_RECORDS + (256 + CHUNK_RECORDS) + (2 * AHEAD + 3) * 16
+    assert 512 < held[0] <= bound
+    assert open_run(tmp_path / "RUN").table("metrics").num_rows == 20_000
+
+
+def test_a_queue_is_bounded_in_bytes_and_lets_a_giant_pass_alone():
+    async def main() -> list[int]:
+        queue: Queue[int] = Queue("q", max_items=100, max_bytes=10)
+        seen = []
+
+        async def fill() -> None:
+            with queue:
+                for size in (4, 4, 4, 50, 4):
+                    await queue.send(size, size)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(fill)
+            await anyio.wait_all_tasks_blocked()
+            assert queue.held_bytes == 8
+            assert queue.fill == 0.8
+            async for size in queue:
+                seen.append(size)
+                await anyio.wait_all_tasks_blocked()
+                assert queue.held_bytes <= max(10, 50 if 50 not in seen else 0)
+        return seen
+
+    assert anyio.run(main) == [4, 4, 4, 50, 4]
+
+
+def test_one_thread_owns_the_device(tmp_path, worker):
+    run_with(worker, paths=[many(tmp_path, 500)], out=tmp_path / "RUN", batch_size=8)
+    assert len(worker.threads) == 1
+
+
+def test_rows_come_out_in_input_order_though_batches_are_sorted_by_length(tmp_path, worker):
+    lines = [GOOD.replace("sky", "sky " * (n * 7 % 11)) for n in range(300)]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    run, summary = run_with(
+        worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN", batch_size=7, window=100
+    )
+    metrics = run.table("metrics")
+    assert metrics["row"].to_pylist() == list(range(300))
+    assert metrics["l1_prompt_l2_norm"].to_pylist() == [row % 4 for row in range(300)]
+    lengths = metrics["prompt_tokens"].to_pylist()
+    assert lengths != sorted(lengths)
+    assert summary.counters.positions < 1.3 * summary.counters.tokens
+
+
+def test_a_slow_input_does_not_wait_for_a_full_window(tmp_path, worker):
+    worker.delay = 0.001
+    _, summary = run_with(
+        worker,
+        paths=[many(tmp_path, 640)],
+        out=tmp_path / "RUN",
+        window=100_000,
+        batch_size=64,
+        prefetch_records=1,
+    )
+    assert summary.counters.batches > 2
+
+
+def test_a_stage_that_breaks_ends_the_run_and_keeps_finished_parts(tmp_path, worker):
+    worker.fail_at = 900
+    with pytest.raises(RunFault, match="ValueError: a stage broke"):
+        run_with(
+            worker,
+            paths=[many(tmp_path, 2000)],
+            out=tmp_path / "RUN",
+            window=64,
+            batch_size=64,
+            part_rows=100,
+        )
+    run = open_run(tmp_path / "RUN")
+    rows = run.table("metrics")["row"].to_pylist()
+    assert rows == list(range(len(rows)))
+    assert 0 < len(rows) <= 900
+    assert run.manifest["status"] == "failed"
+    assert "a stage broke" in run.manifest["cause"]
+    assert not list(tmp_path.glob("RUN/*/*.tmp"))
+
+
+def test_a_disk_that_fails_is_told_as_such(tmp_path, worker, monkeypatch):
+    import pyarrow.parquet as pq
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    with pytest.raises(RunFault, match=r"writing to .*RUN failed: .*No space left"):
+        run_with(worker, paths=[many(tmp_path, 10)], out=tmp_path / "RUN")
+
+
+def test_asked_to_stop_it_drains_what_is_in_flight(tmp_path, worker):
+    worker.delay = 0.01
+    prepared = prepare(
+        RunConfig(paths=[many(tmp_path, 50_000)], out=tmp_path / "RUN", progress="none")
+    )
+    threading.Timer(0.5, prepared.loader.stopped.set).start()
+    anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
+    rows = open_run(tmp_path / "RUN").table("metrics")["row"].to_pylist()
+    assert rows == list(range(len(rows)))
+    assert 0 < len(rows) <= prepared.loader.records < 50_000

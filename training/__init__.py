@@ -1,0 +1,1 @@
+"""Builds what `streamer.embedded` ships: tokenizer, language model, SAEs and model card."""
