@@ -15,7 +15,7 @@ from streamer.config import RunConfig
 from streamer.monitoring.summary import Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
-from streamer.run import run_loaded
+from streamer.execution import run_loaded
 from streamer.runs import Run
 from streamer.worker import Worker, load_worker
 

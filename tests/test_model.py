@@ -1,5 +1,6 @@
 """Models and SAEs: which load, which are refused and how, and how far a forward pass runs."""
 
+import json
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from streamer import embedded
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.model.precision import pick_device
+from streamer.model.saes import _no_pickles
 from streamer.worker import load_worker
 
 LAYERS = (0, 1, 2)
@@ -79,7 +81,6 @@ def test_every_kind_of_sae_runs(tmp_path, llama, architecture):
 
 
 def test_an_sae_that_normalises_its_input_keeps_its_scales_apart(tmp_path, llama):
-    import json
 
     template = make_saes(tmp_path, (1,))
     cfg = tmp_path / "sae_1" / "cfg.json"
@@ -177,3 +178,26 @@ def test_a_model_that_overflows_rejects_its_records_and_goes_on(tmp_path, llama)
 def test_the_embedded_parts_are_known_by_their_name():
     assert embedded.MODEL.is_dir()
     assert load_worker(RunConfig(), "text").model.identity.aliases == {embedded.NAME}
+
+
+def test_an_sae_of_attention_heads_reads_them_side_by_side(tmp_path, llama):
+    hook = "blocks.{layer}.attn.hook_z"
+    make_sae(tmp_path / "sae_1", 1, hook_name=hook.format(layer=1))
+    cfg = tmp_path / "sae_1" / "cfg.json"
+    cfg.write_text(json.dumps(json.loads(cfg.read_text()) | {"reshape_activations": "hook_z"}))
+    template = str(tmp_path / "sae_{layer}")
+    worker = load_worker(config_of(llama, template, layers=(1,), hook=hook), "text")
+    tokens = torch.tensor([[5, 6, 7], [8, 9, 0]])
+    heads = worker.model.residuals(tokens, torch.tensor([3, 2]))[0]
+    assert heads.shape == (2, D_MODEL)
+    together, _ = worker.saes[0].encode_decode(heads)
+    alone, _ = worker.saes[0].encode_decode(heads[1:])
+    assert torch.allclose(together[1:], alone, rtol=1e-5)
+
+
+def test_a_pickled_sae_is_refused_before_it_is_read(tmp_path):
+    torch.save({"W_dec": torch.zeros(2)}, tmp_path / "sae.pt")
+    with pytest.raises(UsageError, match="stored as a pickle"), _no_pickles(False, "release/id"):
+        torch.load(tmp_path / "sae.pt")
+    with _no_pickles(True, "release/id"):
+        torch.load(tmp_path / "sae.pt")

@@ -19,7 +19,7 @@ from streamer.pipeline import AHEAD
 from streamer.preparation import prepare
 from streamer.queues import Queue
 from streamer.records import Batch, Result
-from streamer.run import run_loaded
+from streamer.execution import run_loaded
 from streamer.runs import open_run
 
 GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'

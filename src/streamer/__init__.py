@@ -49,7 +49,7 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
 
     prepared = prepare(config)
     from streamer.analysis import FAMILIES  # noqa: PLC0415
-    from streamer.run import run as run_prepared  # noqa: PLC0415
+    from streamer.execution import run as run_prepared  # noqa: PLC0415
 
     arguments: tuple[Any, ...] = (prepared, Console(), families or FAMILIES)
     try:

@@ -86,8 +86,8 @@ def _run(config: RunConfig) -> int:
         console.print(f"Loading {config.model} …", highlight=False)
     import anyio  # noqa: PLC0415
 
+    from streamer.execution import run as run_prepared  # noqa: PLC0415
     from streamer.monitoring.summary import print_summary  # noqa: PLC0415
-    from streamer.run import run as run_prepared  # noqa: PLC0415
 
     summary = anyio.run(run_prepared, prepared, console)
     print_summary(summary, console)

@@ -13,6 +13,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 NAN = float("nan")
+SMALL = 256
+"""Matrices up to this side are decomposed by one thread each: on a CPU, sharing one out costs more
+than it saves, by far when the cores are busy otherwise."""
 GATHERED = 2**24
 """Most numbers of decoder rows held at once (128 MB in float64)."""
 
@@ -83,7 +86,7 @@ def _decompose(
     centroid = torch.einsum("pn,pnd->pd", w, r)
     M = w.sqrt()[..., None] * (r - centroid[:, None])
     by_gram = r.shape[1] <= r.shape[2]
-    values, vectors = torch.linalg.eigh(M @ M.mT if by_gram else M.mT @ M)
+    values, vectors = _eigh(M @ M.mT if by_gram else M.mT @ M)
     values, first = values.flip(-1), vectors[..., -1]
     # n points span at most n − 1 dimensions around their centroid; beyond is rounding
     n = (f > 0).sum(-1, keepdim=True)
@@ -91,3 +94,19 @@ def _decompose(
     axis = torch.einsum("pnd,pn->pd", M, first) if by_gram else first
     axis = axis / axis.norm(dim=-1, keepdim=True)
     return centroid, axis.masked_fill(values[:, :1] == 0, NAN), values
+
+
+def _eigh(
+    symmetric: Float[Tensor, "passage k k"],
+) -> tuple[Float[Tensor, "passage k"], Float[Tensor, "passage k k"]]:
+    """Eigenvalues, smallest first, and eigenvectors as columns."""
+    threads = torch.get_num_threads()
+    if symmetric.device.type != "cpu" or symmetric.shape[-1] > SMALL or threads == 1:
+        values, vectors = torch.linalg.eigh(symmetric)
+        return values, vectors
+    torch.set_num_threads(1)
+    try:
+        values, vectors = torch.linalg.eigh(symmetric)
+    finally:
+        torch.set_num_threads(threads)
+    return values, vectors

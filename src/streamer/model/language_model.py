@@ -11,6 +11,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.exceptions import StopAtLayerException
+from transformer_lens.model_bridge.sources.transformers import (
+    determine_architecture_from_hf_config,
+    get_hf_model_class_for_architecture,
+)
+from transformers import AutoConfig
+from transformers.utils import logging
 
 from streamer import embedded
 from streamer.config import EMBEDDED, RunConfig
@@ -51,12 +59,6 @@ class LanguageModel:
         self.dtype: torch.dtype = bridge.cfg.dtype
         self.device = torch.device(bridge.cfg.device)
         self._bridge = bridge
-        from transformer_lens.model_bridge.exceptions import (  # noqa: PLC0415
-            StopAtLayerException,
-        )
-
-        self._stop = StopAtLayerException
-        """The bridge's own way to run no further; it catches it."""
         self._captured: dict[str, Float[Tensor, "row d_model"]] = {}
         self._last: Int[Tensor, " row"] = torch.empty(0, dtype=torch.int64)
         for name in self.hook_names:
@@ -65,9 +67,9 @@ class LanguageModel:
     def _keep_last_position(self, name: str, activation: Tensor, hook: Any) -> None:  # noqa: ARG002
         """`hook` is passed by name and unused: its own name is not always the one asked for."""
         rows = torch.arange(activation.shape[0], device=activation.device)
-        self._captured[name] = activation[rows, self._last]
+        self._captured[name] = activation[rows, self._last].flatten(1)
         if len(self._captured) == len(self.hook_names):
-            raise self._stop(activation)
+            raise StopAtLayerException(activation)  # the bridge's way to run no further: it catches
 
     def residuals(
         self, tokens: Int[Tensor, "row position"], lengths: Int[Tensor, " row"]
@@ -96,8 +98,6 @@ def load_language_model(config: RunConfig, device: torch.device) -> LanguageMode
     :raises UsageError: there is no such model, it is not one that TransformerLens can boot, or it
         lacks a layer or the hook.
     """
-    from transformer_lens.model_bridge import TransformerBridge  # noqa: PLC0415
-
     path = model_path(config)
     if not Path(path).is_dir():
         require_on_hub(path, "model")
@@ -123,15 +123,10 @@ def load_language_model(config: RunConfig, device: torch.device) -> LanguageMode
 
 def _model_class(path: str, trust_remote_code: bool) -> Any:
     """The class that the bridge would take, made to read safetensors only."""
-    from transformer_lens.model_bridge.sources import transformers as source  # noqa: PLC0415
-    from transformers import AutoConfig  # noqa: PLC0415
-
     if trust_remote_code:
         return None
-    config = AutoConfig.from_pretrained(path)
-    real = source.get_hf_model_class_for_architecture(
-        source.determine_architecture_from_hf_config(config)
-    )
+    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    real = get_hf_model_class_for_architecture(determine_architecture_from_hf_config(config))
 
     class SafetensorsOnly:
         @staticmethod
@@ -182,8 +177,6 @@ def _identity(bridge: Any, name: str, path: str) -> ModelIdentity:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Without Hugging Face's progress bars, which would write over the display."""
-    from transformers.utils import logging  # noqa: PLC0415
-
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:

@@ -10,7 +10,10 @@ from unittest.mock import patch
 
 import torch
 from jaxtyping import Float
+from sae_lens import SAE
+from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
 from torch import Tensor
+from transformer_lens.supported_models import MODEL_ALIASES
 
 from streamer.config import RunConfig
 from streamer.errors import UsageError
@@ -68,8 +71,6 @@ def load_saes(config: RunConfig, model: LanguageModel) -> tuple[LayerSae, ...]:
 
     :raises UsageError: an SAE is not there, or was made for another hook, width or model.
     """
-    from sae_lens import SAE  # noqa: PLC0415
-
     saes = []
     for layer, location, hook in zip(
         config.layers, sae_locations(config), model.hook_names, strict=True
@@ -85,6 +86,7 @@ def load_saes(config: RunConfig, model: LanguageModel) -> tuple[LayerSae, ...]:
         except (OSError, ValueError, RuntimeError, KeyError) as error:
             raise UsageError(f"cannot load the SAE {location}: {error}") from error
         sae.eval()
+        sae.turn_off_forward_pass_hook_z_reshaping()  # heads arrive flattened already
         _check(sae, location, hook, model)
         saes.append(LayerSae(layer, location, sae, fingerprint(location)))
     return tuple(saes)
@@ -108,10 +110,6 @@ def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
 
 def _release(location: str) -> tuple[str, str]:
     """SAELens' release and sae_id: a release of its directory, or a hub repository owner/name."""
-    from sae_lens.loading.pretrained_saes_directory import (  # noqa: PLC0415
-        get_pretrained_saes_directory,
-    )
-
     known = get_pretrained_saes_directory()
     release, _, sae_id = location.partition("/")
     if release not in known:
@@ -179,8 +177,6 @@ def _check(sae: Any, location: str, hook: str, model: LanguageModel) -> None:
 
 def _names(trained_on: str) -> set[str]:
     """The names under which the model that an SAE was trained on may be known here."""
-    from transformer_lens.supported_models import MODEL_ALIASES  # noqa: PLC0415
-
     names = {trained_on}
     for official, aliases in MODEL_ALIASES.items():
         if trained_on in (official, Path(official).name, *aliases):
