@@ -19,7 +19,7 @@ from bench.report import report
 from streamer.config import RunConfig
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
-from streamer.run import run_loaded
+from streamer.execution import run_loaded
 from streamer.worker import Worker, load_worker
 
 

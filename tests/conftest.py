@@ -12,10 +12,10 @@ from rich.console import Console
 
 import streamer
 from streamer.config import RunConfig
+from streamer.execution import run_loaded
 from streamer.monitoring.summary import Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
-from streamer.execution import run_loaded
 from streamer.runs import Run
 from streamer.worker import Worker, load_worker
 

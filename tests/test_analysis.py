@@ -71,6 +71,16 @@ def test_one_active_feature_has_a_place_but_no_shape():
     assert math.isnan(row["axis_twist_fact"])
 
 
+def test_features_of_one_direction_have_a_place_but_no_shape():
+    W_dec = torch.randn(1, D_MODEL, generator=torch.Generator().manual_seed(3)).repeat(D_SAE, 1)
+    (row,) = measured(active(1.3, 0.7, 2.1), W_dec)
+    assert row["l2_fact_l0_norm"] == 3
+    assert row["centroid_drift_fact"] == pytest.approx(0, abs=1e-6)
+    for metric in ("elongation", "shape_class", "dimensionality", "misalignment"):
+        assert math.isnan(row[f"l2_fact_{metric}"])
+    assert math.isnan(row["axis_twist_fact"])
+
+
 def test_few_features_have_exactly_the_rank_they_can_have():
     (two,) = measured(active(1.0, 2.0))
     assert (two["l2_fact_elongation"], two["l2_fact_sphericity"]) == (0, 0)

@@ -18,16 +18,15 @@ from test_numbers import (
     one_thread,  # noqa: F401
 )
 
+from agreement import disagreements
 from reference import (
-    Array,
-    Encoded,
     Reference,
     Spot,
     Value,
     cloud,
-    disagreements,
     record_values,
 )
+from reference_model import Array, Encoded
 from streamer.analysis import FAMILIES, Activations, Layout, columns_of, compute
 from streamer.analysis.activations import LayerActivations
 from streamer.config import Kind, RunConfig
@@ -71,7 +70,7 @@ def counts(rows: Sequence[Measured]) -> list[object]:
 
 @pytest.fixture(scope="module")
 def few(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Both answers by precision where only the strongest features, from none to some, are active."""
+    """Both answers by precision where only strong features, often none to three, are active."""
     sae = with_threshold(5, tmp_path_factory.mktemp("few"))
     return {dtype: both(SOME, dtype=dtype, sae=sae) for dtype in ROUNDING}
 

@@ -13,13 +13,13 @@ from rich.console import Console
 from conftest import run_with
 from streamer.config import RunConfig
 from streamer.errors import RunFault
+from streamer.execution import run_loaded
 from streamer.loading.loader import CHUNK_RECORDS
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import AHEAD
 from streamer.preparation import prepare
 from streamer.queues import Queue
 from streamer.records import Batch, Result
-from streamer.execution import run_loaded
 from streamer.runs import open_run
 
 GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'

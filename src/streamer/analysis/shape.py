@@ -93,7 +93,10 @@ def _decompose(
     values = values.clamp(min=0) * (torch.arange(values.shape[-1], device=n.device) < n - 1)
     axis = torch.einsum("pnd,pn->pd", M, first) if by_gram else first
     axis = axis / axis.norm(dim=-1, keepdim=True)
-    return centroid, axis.masked_fill(values[:, :1] == 0, NAN), values
+    # features that share one direction have no spread, whatever rounding makes of it
+    size = (w * r.square().sum(-1)).sum(-1, keepdim=True)
+    point = values[:, :1] <= (64 * torch.finfo(r.dtype).eps) ** 2 * size
+    return centroid, axis.masked_fill(point, NAN), values.masked_fill(point, 0)
 
 
 def _eigh(
