@@ -40,7 +40,7 @@ def parsed(raw: bytes, **changes) -> Record | Rejection:
         (b'{"text": " \\n"}', "'text' is empty"),
         (b'{"text": "a", "id": [1]}', "'id' is an array, not a string or an integer"),
         (b'{"text": "a", "id": true}', "'id' is a boolean, not a string or an integer"),
-        (b'{"text": "' + b"a" * 1000 + b'"}', "max_record_bytes allows 999"),
+        (b'{"text": "' + b"a" * 1000 + b'"}', "longer than max_record_bytes = 999"),
     ],
 )
 def test_a_bad_record_is_rejected_with_its_reason_place_and_text(raw, reason):

@@ -100,6 +100,7 @@ class Rejection:
 
     origin: Origin
     reason: str
+    """What is wrong, and behind the first colon, if there is one, the details of this record."""
     raw: bytes
     size: int
 

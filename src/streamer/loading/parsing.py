@@ -111,7 +111,7 @@ def _load(item: Item, max_bytes: int) -> dict[str, Any]:
     if item.problem is not None:
         raise _BadRecord(item.problem)
     if item.size > max_bytes:
-        raise _BadRecord(f"{item.size:,} bytes long; max_record_bytes allows {max_bytes:,}")
+        raise _BadRecord(f"longer than max_record_bytes = {max_bytes:,}: {item.size:,} bytes")
     try:
         value = orjson.loads(item.raw)
     except orjson.JSONDecodeError as error:
@@ -150,5 +150,5 @@ def _carried(value: dict[str, Any], name: str, kind: CarryType, source: Source) 
     if not isinstance(found, ACCEPTED[kind]) or (isinstance(found, bool) and kind != "bool"):
         raise _BadRecord(f"field {name!r} is {TYPE_NAMES[type(found)]}, declared as {kind}")
     if kind == "int64" and not -(2**63) <= int(found) < 2**63:
-        raise _BadRecord(f"field {name!r} is {found}, too large for int64")
+        raise _BadRecord(f"field {name!r} is too large for int64: {found}")
     return float(found) if kind == "float64" else found

@@ -40,13 +40,8 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> tuple[list[Loaded], 
         if not shortest:
             loaded.append(_reject(record, "the tokenizer made no token of it"))
         elif longest > how.context and how.too_long == "reject":
-            loaded.append(
-                _reject(
-                    record,
-                    f"{longest:,} tokens, and the model's context has "
-                    f'{how.context:,}; too_long = "truncate" would cut it',
-                )
-            )
+            reason = f"longer than the model's context of {how.context:,}: {longest:,} tokens"
+            loaded.append(_reject(record, reason))
         else:
             cut += longest > how.context
             tokens = tuple(ids[: how.context] for ids in tokens)

@@ -15,7 +15,10 @@ from streamer.monitoring.memory import Memory, as_text
 
 PAIRS = ("centroid_drift", "axis_twist", "stability", "entropy", "cross_layer_consistency")
 """Per-record metrics that a fact and a hallucination both have."""
-MOST_DOMAINS = 20
+SHOWN_DOMAINS = 20
+KEPT_DOMAINS = 1000
+"""Domains counted one by one; a field that differs in every record must not fill the memory."""
+OTHERS = "(others)"
 
 
 class DomainMeans:
@@ -36,6 +39,8 @@ class DomainMeans:
         grouped = table.group_by("domain").aggregate([*wanted, ([], "count_all")])
         for row in grouped.to_pylist():
             domain = str(row["domain"])
+            if domain not in self.records and len(self.records) >= KEPT_DOMAINS:
+                domain = OTHERS
             self.records[domain] += row["count_all"]
             for name in names:
                 self._sums[domain][name] += row[f"{name}_sum"] or 0.0
@@ -67,15 +72,15 @@ class DomainMeans:
         table.add_column("samples", justify="right")
         for pair in pairs:
             table.add_column(pair.replace("_", " ").replace("cross layer ", ""), justify="right")
-        for domain in largest[:MOST_DOMAINS]:
+        for domain in largest[:SHOWN_DOMAINS]:
             sides = [
                 f"{_number(self.mean(domain, f'{pair}_fact'))}→"
                 f"{_number(self.mean(domain, f'{pair}_hall'))}"
                 for pair in pairs
             ]
             table.add_row(domain, f"{self.records[domain]:,}", *sides)
-        if len(largest) > MOST_DOMAINS:
-            table.add_row(f"… {len(largest) - MOST_DOMAINS} more", "")
+        if len(largest) > SHOWN_DOMAINS:
+            table.add_row(f"… {len(largest) - SHOWN_DOMAINS} more", "")
         return table
 
 

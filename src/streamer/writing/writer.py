@@ -108,7 +108,7 @@ class Writer:
         self._rejected.append(rejected_table(rejections))
         self.rows += len(records)
         self.rejected += len(rejections)
-        self.reasons.update(rejection.reason for rejection in rejections)
+        self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)
         origins = [one.origin for one in records] + [one.origin for one in rejections]
         self._last = max(origins, key=lambda origin: origin.row)
         return table
