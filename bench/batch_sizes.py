@@ -17,9 +17,9 @@ from rich.console import Console
 
 from bench.report import report
 from streamer.config import RunConfig
+from streamer.execution import run_loaded
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
-from streamer.execution import run_loaded
 from streamer.worker import Worker, load_worker
 
 

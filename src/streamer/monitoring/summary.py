@@ -71,7 +71,8 @@ class DomainMeans:
         table.add_column("domain")
         table.add_column("samples", justify="right")
         for pair in pairs:
-            table.add_column(pair.replace("_", " ").replace("cross layer ", ""), justify="right")
+            heading = pair.removeprefix("cross_layer_").replace("_", "\n")
+            table.add_column(heading, justify="right", no_wrap=True)
         for domain in largest[:SHOWN_DOMAINS]:
             sides = [
                 f"{_number(self.mean(domain, f'{pair}_fact'))}→"
@@ -129,9 +130,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     table.add_row("batches", f"{counters.batches:,}, {padding:.0%} padding")
     table.add_row("peak memory", peak)
     table.add_row("output", escape(str(summary.path)))
-    table.add_row(
-        "read it", escape(f"read_parquet('{summary.path}/metrics/*.parquet') in DuckDB or Polars")
-    )
+    table.add_row("read it", escape(f"read_parquet('{summary.path}/metrics/*.parquet')"))
     console.print(f"[bold]{'finished' if summary.signal is None else 'stopped'}[/bold]")
     console.print(table)
     domains = summary.domains.table()
