@@ -116,6 +116,7 @@ async def _compute(
                 return
             with counters.busy("compute"):
                 result = worker.process(batch)
+            counters.done += len(result.records) + len(result.rejections)
             if batch.records:
                 counters.batches += 1
                 counters.batch_records = len(batch.records)

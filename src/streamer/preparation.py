@@ -34,6 +34,8 @@ def prepare(config: RunConfig) -> Prepared:
     sources = expand(config.paths)
     sizes = [source.size for source in sources]
     known = [size for size in sizes if size is not None]
-    counters = Counters(bytes_total=sum(known) if len(known) == len(sizes) else None)
+    counters = Counters(
+        bytes_total=sum(known) if len(known) == len(sizes) else None, limit=config.limit
+    )
     loader = Loader(sources, config, counters.count_bytes)
     return Prepared(config, out, sources, loader, counters)

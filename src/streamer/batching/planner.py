@@ -58,10 +58,13 @@ class Planner:
         )
 
     def cut(self) -> Iterator[Batch]:
-        """End the window: the batches of all that was gathered. Rejections ride on the first."""
+        """The batches of all that was gathered, window by window."""
         gathered, self._gathered, self._bytes = self._gathered, [], 0
-        if not gathered:
-            return
+        for begin in range(0, len(gathered), self._window_records):
+            yield from self._window(gathered[begin : begin + self._window_records])
+
+    def _window(self, gathered: Sequence[Loaded]) -> Iterator[Batch]:
+        """The batches of one window. Rejections ride on the first."""
         window = Window(self._windows, len(gathered))
         self._windows += 1
         rejections = tuple(record for record in gathered if isinstance(record, Rejection))

@@ -22,9 +22,13 @@ class Counters:
     records_in: int = 0
     """Handed over by the loader."""
     records_total: int | None = None
-    """Known once the input has ended or a limit is set."""
+    """Known once the input has ended."""
+    limit: int | None = None
+    """Most records that will be read."""
     cut: int = 0
     """Records truncated to the context."""
+    done: int = 0
+    """Records that have been through the device, good and bad."""
     rows: int = 0
     rejected: int = 0
     tokens: int = 0
@@ -39,11 +43,6 @@ class Counters:
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
     _running: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def done(self) -> int:
-        """Records that have reached the writer, good and bad."""
-        return self.rows + self.rejected
 
     @property
     def seconds(self) -> float:
@@ -62,7 +61,7 @@ class Counters:
     def totals(self) -> dict[str, int]:
         """What the manifest says of a run that has ended."""
         return {
-            "records": self.done,
+            "records": self.rows + self.rejected,
             "rows": self.rows,
             "rejected": self.rejected,
             "truncated": self.cut,
@@ -108,20 +107,26 @@ class Counters:
         span = max(now - then, 1e-9)
         return (self.done - done) / span, (self.tokens - tokens) / span
 
-    def fraction(self) -> float | None:
-        """How much is done, 0 to 1: by records if their number is known, else by bytes read.
-
-        Bytes run ahead of what is written by what waits in between, so they are scaled by it.
-        """
+    def total(self) -> float | None:
+        """How many records there are: known at the end of the input, before that estimated from the
+        share of bytes read and bounded by the limit; None while there is nothing to go by."""
         if self.records_total is not None:
-            return self.done / self.records_total if self.records_total else 1.0
-        if not self.bytes_total or not self.records_in:
+            return self.records_total
+        if not self.bytes_total or not self.bytes_read or not self.records_in:
+            return self.limit
+        estimate = self.records_in * self.bytes_total / min(self.bytes_read, self.bytes_total)
+        return estimate if self.limit is None else min(estimate, self.limit)
+
+    def fraction(self) -> float | None:
+        """How much is done, 0 to 1; None while the total is unknown."""
+        total = self.total()
+        if total is None:
             return None
-        return min(1.0, self.bytes_read / self.bytes_total * self.done / self.records_in)
+        return min(1.0, self.done / total) if total else 1.0
 
     def seconds_left(self, rate: float) -> float | None:
         """At `rate` records a second; None while nothing is known."""
-        fraction = self.fraction()
-        if not fraction or not rate:
+        total = self.total()
+        if total is None or not rate:
             return None
-        return max(0.0, self.done / fraction - self.done) / rate
+        return max(0.0, total - self.done) / rate

@@ -107,9 +107,9 @@ def _memory(now: Snapshot) -> str:
 
 
 def _total(now: Snapshot) -> str:
-    if now.total is not None:
-        return str(now.total)
-    return f"~{round(now.done / now.fraction)}" if now.fraction else "?"
+    if now.total is None:
+        return "?"
+    return f"{now.total:.0f}" if now.total_is_known else f"~{now.total:.0f}"
 
 
 def _duration(seconds: float | None) -> str:

@@ -18,8 +18,10 @@ class Snapshot:
     """What is known of a run now."""
 
     done: int
-    total: int | None
-    """Records, good and bad; None while the end of the input is out of sight."""
+    total: float | None
+    """Records, good and bad; None while there is nothing to go by."""
+    total_is_known: bool
+    """Whether the input has ended; before that the total is an estimate."""
     fraction: float | None
     rejected: int
     batch_records: int
@@ -54,7 +56,8 @@ class Observer:
         rate, tokens = counters.rates()
         return Snapshot(
             done=counters.done,
-            total=counters.records_total,
+            total=counters.total(),
+            total_is_known=counters.records_total is not None,
             fraction=counters.fraction(),
             rejected=counters.rejected,
             batch_records=counters.batch_records,

@@ -1,0 +1,108 @@
+"""What the displays say, and what they say it from."""
+
+import dataclasses
+
+import pyarrow as pa
+import torch
+from rich.console import Console
+
+from streamer.monitoring.counters import Counters
+from streamer.monitoring.display import line, render
+from streamer.monitoring.memory import Memory, as_text, memory
+from streamer.monitoring.snapshot import Observer, Snapshot
+from streamer.monitoring.summary import KEPT_DOMAINS, OTHERS, DomainMeans
+from streamer.queues import Queue
+
+NOW = Snapshot(
+    done=80, total=200.0, total_is_known=True, fraction=0.4, rejected=3, batch_records=16,
+    records_per_second=8.5, tokens_per_second=512.0, seconds=9.4, seconds_left=14.1,
+    fill={"loaded": 0.5, "batches": 1.0, "results": 0.0},
+    busy={"load": 0.1, "plan": 0.0, "compute": 0.97, "write": 0.02},
+    memory=Memory(900_000_000, 1_200_000_000, None, None),
+)  # fmt: skip
+
+
+def test_the_line_is_as_promised():
+    assert line(NOW) == (
+        "Progress: 80/200 samples | Rate: 8.5 samples/sec | ETA: 14s | Peak memory: 1.2 GB"
+    )
+    open_end = dataclasses.replace(NOW, total=None, seconds_left=None)
+    assert "80/? samples" in line(open_end)
+    assert "ETA: ?" in line(open_end)
+    on_gpu = dataclasses.replace(
+        NOW, total_is_known=False, seconds_left=7200.0, memory=Memory(1, 2 * 10**9, 3, 4 * 10**9)
+    )
+    assert "80/~200 samples" in line(on_gpu)
+    assert "ETA: 2:00:00 | Peak memory: 2.0 GB, device 4.0 GB" in line(on_gpu)
+
+
+def test_the_display_shows_every_number_and_names_the_slowest_stage():
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(render(NOW, "title"))
+    text = console.export_text()
+    for part in (
+        "40%",
+        "80/200",
+        "8.5 samples/s",
+        "512 tokens/s",
+        "14s to go",
+        "loaded  50%",
+        "compute holds the others back",
+        "16 samples",
+        "rejected 3",
+        "peak 1.2 GB",
+    ):
+        assert part in text, text
+
+
+def test_the_total_is_estimated_by_bytes_until_the_input_ends():
+    counters = Counters(bytes_total=1000)
+    assert counters.total() is None
+    counters.bytes_read, counters.records_in, counters.done = 250, 50, 20
+    assert counters.total() == 200
+    assert counters.fraction() == 0.1
+    assert counters.seconds_left(rate=9.0) == 20
+    counters.limit = 100
+    assert counters.total() == 100
+    counters.records_total = 60
+    assert counters.total() == 60
+    assert Counters(records_total=0).fraction() == 1.0
+
+
+def test_work_counts_for_its_stage_also_while_it_goes_on():
+    counters = Counters()
+    with counters.busy("compute"):
+        within = counters.busy_so_far()
+    after = counters.busy_so_far()
+    assert 0 < within["compute"] <= after["compute"]
+    assert counters.busy_so_far() == after
+    assert after["load"] == 0
+
+
+def test_a_look_sees_queues_and_memory():
+    queue: Queue[int] = Queue("loaded", 10)
+    now = Observer(Counters(), [queue], torch.device("cpu")).look()
+    assert now.fill == {"loaded": 0.0}
+    assert 0 < now.memory.process <= now.memory.process_peak
+    assert memory(torch.device("cpu")).device is None
+
+
+def test_memory_is_told_as_people_read_it():
+    assert [as_text(size) for size in (12, 3_400, 650_000_000, 1.24e9)] == [
+        "12 B", "3 KB", "650 MB", "1.2 GB",
+    ]  # fmt: skip
+
+
+def test_means_by_domain_leave_out_nulls_and_stay_bounded():
+    means = DomainMeans()
+    for drift in (1.0, None, 5.0):
+        means.add(pa.table({"domain": ["a"], "entropy_fact": pa.array([drift], pa.float32()),
+                            "entropy_hall": pa.array([1.0], pa.float32())}))  # fmt: skip
+    assert means.mean("a", "entropy_fact") == 3.0
+    assert means.mean("a", "entropy_hall") == 1.0
+    assert means.records["a"] == 3
+    many = [str(n) for n in range(2 * KEPT_DOMAINS)]
+    means.add(pa.table({"domain": many, "entropy_fact": [1.0] * len(many)}))
+    assert len(means.records) == KEPT_DOMAINS + 1
+    assert sum(means.records.values()) == 3 + len(many)
+    assert means.records[OTHERS] > 0
