@@ -23,6 +23,7 @@ BAD_ELEMENTS = [
     b'{"prompt": "\xff", "fact": "blue", "hallucination": "green"}',
     b'{"prompt": "\\udc00", "fact": "blue", "hallucination": "green"}',
     b'{"prompt": "\\u0000", "fact": "blue", "hallucination": "green"}',
+    b'{"prompt": "The sky is", "n": ' + b"9" * 5000 + b"}",
     json.dumps({"prompt": "word " * 600, "fact": "blue", "hallucination": "green"}).encode(),
 ]
 BAD_LINES = [*BAD_ELEMENTS, b"{", b"rubbish", b'{"prompt": "a"', b"\xff\xfe", b'{"prompt": "\0"}']

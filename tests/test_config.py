@@ -41,6 +41,8 @@ def test_flags_override_the_file_and_the_file_the_defaults(tmp_path):
         ({"sae": "saes/x"}, r"needs \{layer\} in it"),
         ({"model": "gpt2"}, "give sae and layers"),
         ({"field": {"text": "a", "fact": "b"}}, "roles of both kinds"),
+        ({"model": "gpt2", "sae": "x/{layer}"}, "needs layers"),
+        ({"carry": {"row": "int64"}}, "'row' is a column of every run"),
         ({"noise_std": 0}, "greater than 0"),
         ({"carry": {"n": "int"}}, "carry.n"),
         ({"dtype": "float8"}, "dtype"),

@@ -102,7 +102,7 @@ def test_an_sae_that_normalises_its_input_keeps_its_scales_apart(tmp_path, llama
             {"hook_name": "blocks.1.hook_resid_pre"},
             "blocks.1.hook_resid_pre.*blocks.1.hook_resid_post",
         ),
-        ({"d_model": 24}, "reads 24 dimensions.*d_model 32"),
+        ({"d_model": 24}, "reads 24 dimensions.*has 32"),
         ({"model_name": "gpt2-small"}, "trained on gpt2-small, and the model is llama"),
     ],
 )
@@ -110,6 +110,21 @@ def test_an_sae_of_something_else_is_refused_naming_both(tmp_path, llama, metada
     make_sae(tmp_path / "sae_1", 1, **metadata)
     with pytest.raises(UsageError, match=message):
         load_worker(config_of(llama, str(tmp_path / "sae_{layer}"), layers=(1,)), "text")
+
+
+@pytest.mark.parametrize("file", ["sae_weights.safetensors", "cfg.json"])
+def test_a_damaged_sae_is_told_by_name(tmp_path, llama, file):
+    template = make_saes(tmp_path, (1,))
+    (tmp_path / "sae_1" / file).write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"cannot load the SAE .*sae_1"):
+        load_worker(config_of(llama, template, layers=(1,)), "text")
+
+
+def test_a_damaged_model_is_told_by_name(tmp_path, llama):
+    shutil.copytree(llama, tmp_path / "llama")
+    (tmp_path / "llama" / "model.safetensors").write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"cannot load the model .*llama"):
+        load_worker(config_of(tmp_path / "llama", make_saes(tmp_path, (1,)), layers=(1,)), "text")
 
 
 def test_an_alias_of_the_model_is_the_model(tmp_path):
@@ -134,6 +149,7 @@ def test_bos_is_what_the_saes_want(tmp_path, llama):
     [
         ({"layers": (1, 7)}, "layer 7 is not in the model .* 0 to 2"),
         ({"hook": "blocks.{layer}.hook_nonsense"}, "has no hook 'blocks.0.hook_nonsense'"),
+        ({"hook": "blocks.{layer}.{x}"}, r"has no hook 'blocks.0.\{x\}'"),
         ({"device": "tpu0"}, "device 'tpu0' is unknown"),
     ],
 )

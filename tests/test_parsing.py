@@ -38,8 +38,8 @@ def parsed(raw: bytes, **changes) -> Record | Rejection:
         (b'{"text": 3}', "'text' is an integer, not a string"),
         (b'{"text": ""}', "'text' is empty"),
         (b'{"text": " \\n"}', "'text' is empty"),
-        (b'{"text": "a", "id": [1]}', "'id' is an array, not a string or an integer"),
-        (b'{"text": "a", "id": true}', "'id' is a boolean, not a string or an integer"),
+        (b'{"text": "a", "id": [1]}', "'id' is an array, not a string or a number"),
+        (b'{"text": "a", "id": true}', "'id' is a boolean, not a string or a number"),
         (b'{"text": "' + b"a" * 1000 + b'"}', "longer than max_record_bytes = 999"),
     ],
 )
@@ -66,6 +66,8 @@ def test_carried_fields_have_their_declared_types():
     full = parsed(b'{"text": "a", "domain": "sky", "n": 2, "x": 1, "ok": true}', carry=carry)
     assert full.carried == ("sky", 2, 1.0, True)
     assert parsed(b'{"text": "a"}', carry=carry).carried == ("geo", None, None, None)
+    assert parsed(b'{"text": "a", "domain": 3}', carry=carry).carried[0] == "3"
+    assert parsed(b'{"text": "a", "domain": [3]}', carry=carry).carried[0] == "geo"
     for raw, reason in (
         (b'{"text": "a", "n": "2"}', "'n' is a string, declared as int64"),
         (b'{"text": "a", "n": true}', "'n' is a boolean, declared as int64"),
@@ -84,8 +86,15 @@ def test_the_kind_is_that_of_the_first_object_that_has_one():
 
 
 def test_a_mapped_field_settles_the_kind_and_is_read():
-    fields, taken = settle_fields(RunConfig(field={"text": "question"}), iter([]))
-    assert (fields.kind, fields.keys["text"], taken) == ("text", "question", [])
+    first = item(b'{"question": "a", "prompt": "b", "fact": "c", "hallucination": "d"}')
+    fields, taken = settle_fields(RunConfig(field={"text": "question"}), iter([None, first]))
+    assert (fields.kind, fields.keys["text"], taken) == ("text", "question", [None, first])
+
+
+def test_a_mapped_field_that_no_record_has_is_told_before_the_run():
+    config = RunConfig(field={"text": "sentance"})
+    with pytest.raises(UsageError, match=r"has the keys sentence; a text record has sentance"):
+        settle_fields(config, iter([item(b'{"sentence": "a"}')]))
 
 
 def test_records_of_no_kind_are_told_before_the_run():

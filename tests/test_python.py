@@ -1,11 +1,15 @@
 """The Python face."""
 
 import asyncio
+import logging
+import signal
+import threading
 
 import pytest
 
 import streamer
 from streamer import RunConfig, UsageError
+from streamer.monitoring.warnings import LibraryWarnings
 
 
 def test_a_run_is_a_call_again_and_again_and_also_where_a_loop_runs(tmp_path, capsys):
@@ -21,6 +25,31 @@ def test_a_run_is_a_call_again_and_again_and_also_where_a_loop_runs(tmp_path, ca
     assert capsys.readouterr().out == ""
     with pytest.raises(UsageError, match="holds a run already"):
         streamer.run(RunConfig(out=tmp_path / "1", **settings))
+
+
+def test_a_run_that_is_stopped_says_so(tmp_path):
+    record = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
+    (tmp_path / "in.jsonl").write_text(record * 20_000)
+    threading.Timer(8, signal.raise_signal, (signal.SIGINT,)).start()
+    paths = [str(tmp_path / "in.jsonl")]
+    with pytest.raises(KeyboardInterrupt, match="what was measured is in"):
+        streamer.run(RunConfig(paths=paths, out=tmp_path / "RUN", progress="none"))
+    assert streamer.open_run(tmp_path / "RUN").manifest["status"] == "stopped"
+
+
+def test_a_program_keeps_its_own_logging():
+    mine, library = logging.getLogger("mine"), logging.getLogger("transformers")
+    handler = logging.NullHandler()
+    mine.addHandler(handler)
+    before = list(library.handlers)
+    heard = []
+    with LibraryWarnings() as warnings:
+        warnings.send_to(lambda _, entries: heard.append(entries["message"]))
+        assert mine.handlers == [handler]
+        library.warning("something odd")
+    assert heard == ["something odd"]
+    assert library.handlers == before
+    assert not [one for one in logging.getLogger().handlers if isinstance(one, LibraryWarnings)]
 
 
 def test_the_public_names_are_there():

@@ -79,6 +79,25 @@ def test_invalid_utf8_in_one_element_does_not_end_the_array():
     assert [item.raw for item in items] == [b'{"a": "\xff\xfe"}', b'{"b": "ok"}']
 
 
+def test_a_number_of_any_length_is_just_a_number():
+    for digits in (b"9" * 5000, b"9" * 200_000, b"1e" + b"9" * 5000, b"0." + b"3" * 70_000):
+        elements = [b'{"n": ' + digits + b"}", digits, b'{"m": 1}']
+        data = b"[" + b", ".join(elements) + b"]"
+        for cuts in ([], list(range(0, len(data), 997))):
+            assert [item.raw for item in items_of(data, cuts)] == elements
+
+
+def test_an_idle_input_is_passed_on_as_nothing():
+    for pieces in (
+        [b'{"a": 1}\n', b"", b'{"b"', b"", b": 2}"],
+        [b'[{"a": 1}', b"", b', {"b": 2}]'],
+    ):
+        items = list(read_items(Source("-", "-", None), iter(pieces), 0))
+        assert [item.raw for item in items if item] == [b'{"a": 1}', b'{"b": 2}']
+        assert [item.origin.position for item in items if item] == [0, 1]
+        assert None in items
+
+
 @pytest.mark.parametrize(
     ("data", "good", "rest"),
     [
@@ -126,6 +145,31 @@ def test_a_truncated_archive_gives_what_is_whole_and_says_so(tmp_path, suffix):
     assert len(items) > 1
     assert [item.raw for item in items[:-1]] == data.split(b"\n")[: len(items) - 1]
     assert "truncated" in (items[-1].problem or "")
+
+
+def test_a_small_archive_of_much_is_unpacked_a_little_at_a_time(tmp_path):
+    for suffix, pack in ((".gz", gzip.compress), (".zst", zstandard.compress)):
+        path = tmp_path / f"bomb.jsonl{suffix}"
+        path.write_bytes(pack(b" " * 200_000_000))
+        (source,) = expand([str(path)])
+        sizes = [len(piece) for piece in read_bytes(source, lambda _: None)]
+        assert sum(sizes) == 200_000_000
+        assert max(sizes) < 40_000_000
+
+
+def test_zeros_behind_an_archive_are_padding(tmp_path):
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n') + b"\0" * 1000)
+    (source,) = expand([str(tmp_path)])
+    (item,) = read_items(source, read_bytes(source, lambda _: None), 0)
+    assert item.problem is None
+
+
+def test_earlier_runs_in_a_directory_are_no_input(tmp_path):
+    for name in ("in.jsonl", "runs/1/manifest.json", "runs/1/log.jsonl", "other/manifest.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    names = [source.name.removeprefix(f"{tmp_path}/") for source in expand([str(tmp_path)])]
+    assert names == ["in.jsonl", "other/manifest.json"]
 
 
 def test_an_archive_cut_in_its_header_is_one_bad_item(tmp_path):
@@ -179,6 +223,7 @@ def test_a_url_of_another_file_system_is_read():
 
     with fsspec.open("memory://bucket/in.jsonl", "wb") as file:
         file.write(b'{"a": 1}\n')
+    assert len(expand(["memory://bucket/in.jsonl", "file:///dev/null"])) == 2
     (source,) = expand(["memory://bucket/in.jsonl"])
     assert b"".join(read_bytes(source, lambda _: None)) == b'{"a": 1}\n'
 

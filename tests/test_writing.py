@@ -11,7 +11,7 @@ from conftest import run_with
 from streamer.errors import UsageError
 from streamer.records import Column
 from streamer.writing.directory import RunDirectory
-from streamer.writing.parts import PartWriter, read_metadata
+from streamer.writing.parts import BUFFERED_BYTES, PartWriter, read_metadata
 from streamer.writing.schema import metrics_schema
 
 SCHEMA = pa.schema([("row", pa.int64())])
@@ -41,6 +41,20 @@ def test_row_groups_reach_the_file_as_they_fill(tmp_path):
     metadata = pq.read_metadata(path)
     assert metadata.num_row_groups == 3
     assert metadata.row_group(0).column(0).compression == "ZSTD"
+
+
+def test_large_rows_reach_the_file_however_few_they_are(tmp_path):
+    schema = pa.schema([("raw", pa.binary())])
+    parts = PartWriter(tmp_path, schema, row_group_rows=4096)
+    for _ in range(5):
+        parts.append(pa.table({"raw": [bytes(5_000_000)]}, schema=schema))
+    assert list(tmp_path.iterdir())
+    assert parts.bytes < BUFFERED_BYTES
+
+
+def test_two_columns_never_have_one_name():
+    with pytest.raises(UsageError, match="two columns would be called m"):
+        metrics_schema({"m": "int64"}, ("text",), [Column("m")])
 
 
 def test_an_abandoned_part_leaves_nothing(tmp_path):

@@ -38,6 +38,7 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
 
     :raises UsageError: something in `config` cannot be had.
     :raises RunFault: the run broke off.
+    :raises KeyboardInterrupt: it was stopped, after draining what was in flight.
     """
     import asyncio  # noqa: PLC0415
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
@@ -51,14 +52,21 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
     from streamer.analysis import FAMILIES  # noqa: PLC0415
     from streamer.execution import run as run_prepared  # noqa: PLC0415
 
-    arguments: tuple[Any, ...] = (prepared, Console(), families or FAMILIES)
+    arguments: tuple[Any, ...] = (prepared, Console(), FAMILIES if families is None else families)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        anyio.run(run_prepared, *arguments)
+        summary = anyio.run(run_prepared, *arguments)
     else:  # a notebook's own loop is running: take another thread's
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(anyio.run, run_prepared, *arguments).result()
+            running = thread.submit(anyio.run, run_prepared, *arguments)
+            try:
+                summary = running.result()
+            except BaseException:
+                prepared.loader.stopped.set()
+                raise
+    if summary.signal is not None:
+        raise KeyboardInterrupt(f"stopped; what was measured is in {prepared.out}")
     return open_run(prepared.out)
 
 

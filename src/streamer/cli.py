@@ -1,11 +1,13 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
+import contextlib
 import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import anyio
 import cyclopts
 from cyclopts import Parameter
 from rich.console import Console
@@ -59,6 +61,12 @@ def run(
     window: Annotated[int | None, _flag("window")] = None,
     seed: Annotated[int | None, _flag("seed")] = None,
     noise_std: Annotated[float | None, _flag("noise_std")] = None,
+    prefetch_records: Annotated[int | None, _flag("prefetch_records")] = None,
+    prefetch_bytes: Annotated[int | None, _flag("prefetch_bytes")] = None,
+    row_group_rows: Annotated[int | None, _flag("row_group_rows")] = None,
+    part_rows: Annotated[int | None, _flag("part_rows")] = None,
+    part_bytes: Annotated[int | None, _flag("part_bytes")] = None,
+    part_seconds: Annotated[float | None, _flag("part_seconds")] = None,
     progress: Annotated[Progress | None, _flag("progress")] = None,
 ) -> int:
     """Measure every record of PATHS and write a run directory.
@@ -82,15 +90,16 @@ def _run(config: RunConfig) -> int:
 
     prepared = prepare(config)
     console = Console()
-    if config.progress != "none":
-        console.print(f"Loading {config.model} …", highlight=False)
-    import anyio  # noqa: PLC0415
-
+    nobody_listens = contextlib.suppress(OSError, SystemExit)  # rich exits on a closed pipe
+    with nobody_listens:
+        if config.progress != "none":
+            console.print(f"Loading {config.model} …", highlight=False)
     from streamer.execution import run as run_prepared  # noqa: PLC0415
     from streamer.monitoring.summary import print_summary  # noqa: PLC0415
 
     summary = anyio.run(run_prepared, prepared, console)
-    print_summary(summary, console)
+    with nobody_listens:
+        print_summary(summary, console)
     return 0 if summary.signal is None else 128 + summary.signal
 
 

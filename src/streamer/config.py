@@ -116,6 +116,9 @@ class RunConfig(BaseModel):
     @field_validator("carry")
     @classmethod
     def _domain_too(cls, value: dict[str, CarryType]) -> dict[str, CarryType]:
+        for name in value:
+            if name in ("row", "id", "source") or name.endswith("_tokens"):
+                raise ValueError(f"{name!r} is a column of every run; it cannot be carried")
         return {"domain": "string", **value}
 
     @field_validator("layers")
@@ -137,6 +140,10 @@ class RunConfig(BaseModel):
         if self.model != EMBEDDED and self.sae == EMBEDDED:
             raise ValueError(
                 f"model = {self.model!r} needs SAEs trained on it: give sae and layers"
+            )
+        if self.model != EMBEDDED and "layers" not in self.model_fields_set:
+            raise ValueError(
+                f"model = {self.model!r} needs layers, for example layers = [5, 12, 20]"
             )
         roles = set(self.field) - {"id"}
         if roles & set(ROLES["contrast"]) and roles & set(ROLES["text"]):

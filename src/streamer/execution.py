@@ -1,5 +1,6 @@
 """One run from configuration to finished directory: load, stream, close, say how it went."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -22,6 +23,7 @@ from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
 from streamer.worker import Worker, load_worker
 from streamer.writing.directory import RunDirectory
+from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
 
 
@@ -47,16 +49,25 @@ async def run_loaded(
 
     :raises RunFault: the run broke off; finished parts are kept.
     """
+    schema = metrics_schema(prepared.config.carry, worker.passages, worker.columns)
     directory = RunDirectory(prepared.out)
     warnings.send_to(directory.log)
     directory.describe(**_description(prepared, worker))
     directory.log("started")
+    writer = Writer(directory.path, prepared.config, schema, worker.columns, directory.log)
+    return await _stream(prepared, worker, writer, directory, console)
+
+
+async def _stream(
+    prepared: Prepared, worker: Worker, writer: Writer, directory: RunDirectory, console: Console
+) -> Summary:
     config, counters, loader = prepared.config, prepared.counters, prepared.loader
-    writer = Writer(directory.path, config, worker.passages, worker.columns, directory.log)
     model = worker.model
     how = Tokenizing(model.tokenizer, worker.bos_id, model.context, config.too_long)
     planner = Planner(
-        Budget(config.batch_size, config.max_tokens), config.window, config.prefetch_bytes
+        Budget(config.batch_size, config.max_tokens),
+        max(config.window, config.batch_size),
+        config.prefetch_bytes // 4,
     )
     queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
     observer = Observer(counters, (queues.loaded, queues.batches, queues.results), model.device)
@@ -73,9 +84,9 @@ async def run_loaded(
     except BaseException as error:
         writer.abandon()
         cause = _cause(error)
-        directory.close(
-            "failed", cause=f"{type(cause).__name__}: {cause}", counts=counters.totals()
-        )
+        with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
+            name = type(cause).__name__
+            directory.close("failed", cause=f"{name}: {cause}", counts=counters.totals())
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
@@ -96,21 +107,29 @@ async def run_loaded(
         seconds=seconds,
         memory=observer.look().memory,
         domains=means,
-        reasons=writer.reasons.most_common(5),
+        reasons=writer.reasons.most_common(),
     )
 
 
 async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Console) -> None:
     """The first SIGINT or SIGTERM ends reading, and what is in flight drains; a second ends all."""
+
+    def say(text: str) -> None:
+        with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
+            if prepared.config.progress != "none":
+                console.print(text, highlight=False)
+
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread is told of signals: a notebook runs us in another
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async for number in signals:
             if stopped:
+                say("stopped at once: finished parts are kept, what was in flight is lost")
                 console.show_cursor(True)
                 os._exit(128 + number)
             stopped.append(number)
             prepared.loader.stopped.set()
+            say("stopping: what is in flight will be finished; a second signal drops it")
 
 
 def _cause(error: BaseException) -> BaseException:
@@ -143,6 +162,7 @@ def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
                 "architecture": sae.sae.cfg.architecture(),
                 "d_sae": sae.W_dec.shape[0],
                 "files": sae.fingerprint,
+                "revision": sae.revision,
             }
             for sae in worker.saes
         ],

@@ -21,7 +21,6 @@ class Queue(Generic[T]):
         self.max_items = max_items
         self.max_bytes = max_bytes
         self.held_bytes = 0
-        self.peak_bytes = 0
         self._room = anyio.Condition()
         self._in, self._out = anyio.create_memory_object_stream[tuple[T, int]](max_items)
 
@@ -31,7 +30,6 @@ class Queue(Generic[T]):
             while self.held_bytes and self.held_bytes + size > self.max_bytes:
                 await self._room.wait()
             self.held_bytes += size
-            self.peak_bytes = max(self.peak_bytes, self.held_bytes)
         await self._in.send((item, size))
 
     async def receive(self) -> T:

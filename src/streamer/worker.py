@@ -10,10 +10,11 @@ from torch import Tensor
 from streamer.analysis import FAMILIES, Activations, Family, Layout, columns_of, compute
 from streamer.analysis.activations import LayerActivations
 from streamer.config import Kind, RunConfig
+from streamer.errors import UsageError
 from streamer.model.language_model import LanguageModel, load_language_model
 from streamer.model.noise import NoisePool
 from streamer.model.precision import DTYPES, analysis_dtype, pick_device
-from streamer.model.saes import LayerSae, load_saes, wants_bos
+from streamer.model.saes import LayerSae, find_saes, load_saes, wants_bos
 from streamer.records import PASSAGES, Batch, Column, Rejection, Result, TokenizedRecord
 
 
@@ -105,10 +106,16 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
     :raises UsageError: the device, the model or an SAE is not to be had.
     """
     device = pick_device(config.device)
+    places = find_saes(config)
     model = load_language_model(config, device)
-    saes = load_saes(config, model)
-    noise = NoisePool(model.d_model, config.noise_std, config.seed, device, DTYPES[config.dtype])
+    saes = load_saes(places, config, model)
+    noise = NoisePool(model.width, config.noise_std, config.seed, device, DTYPES[config.dtype])
     bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None
+    if bos_id is None and wants_bos(config, saes):
+        raise UsageError(
+            f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
+            f"none. Say prepend_bos = false to do without."
+        )
     return Worker(model=model, saes=saes, noise=noise, kind=kind, families=families, bos_id=bos_id)
 
 

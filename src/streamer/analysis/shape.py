@@ -8,6 +8,7 @@ Gram matrix MMᵀ, n × n for n active features. The smaller of the two is decom
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -63,17 +64,14 @@ def shape_of(
 
 def _alike(counts: Sequence[int], d_model: int) -> Iterator[tuple[list[int], int]]:
     """Groups of passages with their largest count: like counts together, few enough to gather."""
-    order = sorted((row for row, count in enumerate(counts) if count), key=counts.__getitem__)
-    group: list[int] = []
-    for row in order:
-        n = counts[row]
-        small = n <= 4 or n <= 1.25 * counts[group[0]] if group else True
-        if group and not (small and (len(group) + 1) * n * d_model <= GATHERED):
-            yield group, counts[group[-1]]
-            group = []
-        group.append(row)
-    if group:
-        yield group, counts[group[-1]]
+    by_count = np.argsort(counts, kind="stable")
+    n = np.asarray(counts)[by_count]
+    begin = int(np.searchsorted(n, 0, "right"))
+    while begin < len(n):
+        end = int(np.searchsorted(n, max(4, 1.25 * n[begin]), "right"))
+        end = min(end, begin + max(1, GATHERED // (int(n[end - 1]) * d_model)))
+        yield by_count[begin:end].tolist(), int(n[end - 1])
+        begin = end
 
 
 def _decompose(

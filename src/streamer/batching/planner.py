@@ -7,7 +7,7 @@ that fit the budget. Every batch names its window, so that the writer can restor
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from streamer.records import Batch, Chunk, Loaded, Rejection, TokenizedRecord, Window, padded_tokens
+from streamer.records import Batch, Chunk, Loaded, Rejection, TokenizedRecord, Window
 
 WINDOW_SECONDS = 10.0
 FIRST_BATCHES = 4
@@ -21,11 +21,9 @@ class Budget:
     tokens: int
     """Positions, padding included. A single record that needs more runs alone."""
 
-    def holds(self, records: Sequence[TokenizedRecord]) -> bool:
-        """Whether `records` fit into one batch."""
-        return len(records) <= 1 or (
-            len(records) <= self.records and padded_tokens(records) <= self.tokens
-        )
+    def holds(self, records: int, positions: int) -> bool:
+        """Whether a batch may have so many records and padded positions."""
+        return records <= self.records and positions <= self.tokens
 
 
 class Planner:
@@ -80,9 +78,11 @@ class Planner:
     def _fitting(
         self, by_length: Sequence[TokenizedRecord]
     ) -> Iterator[tuple[TokenizedRecord, ...]]:
-        begin = 0
-        for end in range(1, len(by_length) + 1):
-            if not self.budget.holds(by_length[begin:end]):
-                yield tuple(by_length[begin : end - 1])
-                begin = end - 1
+        begin = rows = 0
+        for end, record in enumerate(by_length):
+            rows += len(record.tokens)
+            # sorted, so that the last is the longest and pads the others
+            if end > begin and not self.budget.holds(end + 1 - begin, rows * record.longest):
+                yield tuple(by_length[begin:end])
+                begin, rows = end, len(record.tokens)
         yield tuple(by_length[begin:])

@@ -34,7 +34,7 @@ class Loader:
         self.fields, first = settle_fields(config, items)
         self.records = 0
         self.cut = 0
-        self._items = itertools.islice(itertools.chain(first, items), config.limit)
+        self._items = _limited(itertools.chain(first, items), config.limit)
 
     def next_chunk(self, how: Tokenizing) -> Chunk | None:
         """The next records, tokenized, good and bad in input order; None at the end.
@@ -44,9 +44,14 @@ class Loader:
         parsed: list[Record | Rejection] = []
         size = 0
         while len(parsed) < CHUNK_RECORDS and size < CHUNK_BYTES and not self.stopped.is_set():
-            item = next(self._items, None)
-            if item is None:
+            try:
+                item = next(self._items)
+            except StopIteration:
                 break
+            if item is None:  # nothing comes: hand over what is here
+                if parsed:
+                    break
+                continue
             parsed.append(parse(item, self._sources[item.origin.source], self.fields))
             size += len(item.raw)
         if not parsed:
@@ -57,9 +62,22 @@ class Loader:
         good: Iterator[Loaded] = iter(tokenized)
         return Chunk(tuple(item if isinstance(item, Rejection) else next(good) for item in parsed))
 
-    def _read_all(self) -> Iterator[Item]:
+    def _read_all(self) -> Iterator[Item | None]:
         row = 0
         for source in self._sources.values():
             for item in read_items(source, read_bytes(source, self._on_read), row):
                 yield item
-                row = item.origin.row + 1
+                row += item is not None
+
+
+def _limited(items: Iterator[Item | None], limit: int | None) -> Iterator[Item | None]:
+    """`items` until `limit` of them have come; a None is none."""
+    left = limit
+    while left is None or left > 0:
+        try:
+            item = next(items)
+        except StopIteration:
+            return
+        yield item
+        if left is not None and item is not None:
+            left -= 1

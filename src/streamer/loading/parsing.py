@@ -1,6 +1,5 @@
 """What an item says: its fields are found by role and checked; a record, or a rejection."""
 
-import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -47,43 +46,50 @@ class _BadRecord(Exception):
     """Why a record is rejected."""
 
 
-def settle_fields(config: RunConfig, items: Iterator[Item]) -> tuple[Fields, list[Item]]:
+def settle_fields(
+    config: RunConfig, items: Iterator[Item | None]
+) -> tuple[Fields, list[Item | None]]:
     """The fields to read, and the items that were taken from `items` to find out.
 
-    The kind is the configured one, or the one whose roles are mapped, or that of the first object.
+    The kind is the configured one, or that of the first object that has all of its fields.
 
-    :raises UsageError: none of the first objects has the fields of either kind.
+    :raises UsageError: none of the first objects has the fields of a kind.
     """
-    mapped = [kind for kind in KINDS if set(config.field) & set(ROLES[kind])]
-    taken: list[Item] = []
-    kind = config.kind if config.kind != "auto" else next(iter(mapped), None)
-    if kind is None:
-        kind = _peek(items, taken)
-    keys = {role: config.field.get(role, role) for role in ("id", *ROLES[kind])}
-    return Fields(kind, keys, config.carry, config.max_record_bytes), taken
+    taken: list[Item | None] = []
+    kind = config.kind if config.kind != "auto" else _peek(items, taken, config.field)
+    return Fields(kind, _keys(kind, config.field), config.carry, config.max_record_bytes), taken
 
 
-def _peek(items: Iterator[Item], taken: list[Item]) -> Kind:
+def _keys(kind: Kind, field: Mapping[str, str]) -> dict[str, str]:
+    return {role: field.get(role, role) for role in ("id", *ROLES[kind])}
+
+
+def _peek(items: Iterator[Item | None], taken: list[Item | None], field: Mapping[str, str]) -> Kind:
+    mapped = [kind for kind in KINDS if set(field) & set(ROLES[kind])]
+    wanted = {kind: [_keys(kind, field)[role] for role in ROLES[kind]] for kind in mapped or KINDS}
     seen = ""
-    for item in itertools.islice(items, PEEK_RECORDS):
+    for item in items:
         taken.append(item)
+        if item is None:
+            continue
         try:
             value = _load(item, max_bytes=item.size)
         except _BadRecord:
-            continue
-        for kind in KINDS:
-            if all(role in value for role in ROLES[kind]):
-                return kind
-        seen = seen or (
-            f"{item.origin.source}, record {item.origin.position}, has the keys "
-            f"{', '.join(value) or '(none)'}"
-        )
+            value = None
+        if value is not None:
+            for kind, keys in wanted.items():
+                if all(key in value for key in keys):
+                    return kind
+            place = f"{item.origin.source}, record {item.origin.position}"
+            seen = seen or f"{place}, has the keys {', '.join(value) or '(none)'}"
+        if len(taken) >= PEEK_RECORDS:
+            break
     if not seen:  # nothing but rubbish so far: all of it will be rejected as either kind
-        return KINDS[0]
+        return next(iter(wanted))
+    kinds = "; ".join(f"a {kind} record has {', '.join(keys)}" for kind, keys in wanted.items())
     raise UsageError(
-        f"the first records have the fields of no kind: {seen}; a contrast record has "
-        f"{', '.join(ROLES['contrast'])}, a text record has {', '.join(ROLES['text'])}. Say which "
-        f"key plays which role, for example --field text=KEY"
+        f"the first records do not have the fields of a record: {seen}; {kinds}. Say which key "
+        f"plays which role with --field ROLE=KEY, for example --field text=KEY"
     )
 
 
@@ -138,15 +144,18 @@ def _id(value: dict[str, Any], key: str, item: Item, source: Source) -> str:
     found = value.get(key)
     if found is None:
         return f"{source.stem}:{item.origin.position}"
-    if not isinstance(found, str | int) or isinstance(found, bool):
-        raise _BadRecord(f"field {key!r} is {TYPE_NAMES[type(found)]}, not a string or an integer")
+    if not isinstance(found, str | int | float) or isinstance(found, bool):
+        raise _BadRecord(f"field {key!r} is {TYPE_NAMES[type(found)]}, not a string or a number")
     return str(found)
 
 
 def _carried(value: dict[str, Any], name: str, kind: CarryType, source: Source) -> Carried:
     found: Carried = value.get(name)
+    if name == "domain" and kind == "string" and not isinstance(found, str):
+        # nobody need declare it, so nothing is rejected for it
+        return str(found) if isinstance(found, int | float) else source.stem
     if found is None:
-        return source.stem if name == "domain" and kind == "string" else None
+        return None
     if not isinstance(found, ACCEPTED[kind]) or (isinstance(found, bool) and kind != "bool"):
         raise _BadRecord(f"field {name!r} is {TYPE_NAMES[type(found)]}, declared as {kind}")
     if kind == "int64" and not -(2**63) <= int(found) < 2**63:

@@ -29,13 +29,16 @@ def _harmless(byte: int) -> int:
 
 
 STRUCTURE = bytes(map(_harmless, range(256)))
+LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{20,}")
+"""ijson makes values of numbers, and dies of one with thousands of digits: it gets a 1 instead."""
 
 
-def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Iterator[Item]:
+def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Iterator[Item | None]:
     """The items of one source, numbered from `first_row`. Blank lines are no items.
 
-    Where the rest of the source cannot be split any more (malformed array, damaged compression) it
-    becomes one last item with a `problem`.
+    An empty piece says that nothing has come for a while, and is passed on as None. Where the rest
+    of the source cannot be split any more (malformed array, damaged compression) it becomes one
+    last item with a `problem`.
     """
     try:
         pieces, start = _peeled(pieces)
@@ -47,9 +50,15 @@ def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Itera
     head = next(pieces, b"")
     split = _elements if head[:1] == b"[" and not source.is_lines else _lines
     spans = split(_prepended(head, pieces), start)
-    for position, (offset, end, raw, size, problem) in enumerate(spans):
+    position = 0
+    for span in spans:
+        if span is None:
+            yield None
+            continue
+        offset, end, raw, size, problem = span
         origin = Origin(first_row + position, source.name, position, offset, end)
         yield Item(origin, raw, size, problem)
+        position += 1
 
 
 Span = tuple[int, int, bytes, int, str | None]
@@ -101,10 +110,12 @@ class _Kept:
         return self.offset + lead, self.end, raw, size, problem
 
 
-def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
+def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
     line = _Kept(start)
     try:
         for piece in pieces:
+            if not piece:
+                yield None
             begin = 0
             while (newline := piece.find(b"\n", begin)) >= 0:
                 line.add(piece[begin : newline + 1])
@@ -120,7 +131,7 @@ def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
         yield line.span()
 
 
-def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
+def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
     """The elements of a JSON array, whose [ is the first byte.
 
     ijson is fed up to each byte that can end an element, so that an element is complete exactly
@@ -132,13 +143,15 @@ def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span]:
     piece, end = b"", 0
     try:
         for piece in pieces:
+            if not piece:
+                yield None
             begin = 0
             while begin < len(piece):
                 match = ENDS.search(piece, begin)
                 end = match.end() if match else len(piece)
                 part = piece[begin:end]
                 kept.add(part)
-                parser.send(part.translate(STRUCTURE))
+                parser.send(LONG_NUMBER.sub(b"1", part.translate(STRUCTURE)))
                 if emitted:
                     emitted.clear()
                     yield _element(kept, start, complete=True).span()

@@ -1,5 +1,8 @@
 """From what the user named (files, directories, globs, URLs, standard input) to plain bytes."""
 
+import os
+import select
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -17,7 +20,9 @@ from streamer.errors import RunFault, UsageError
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")
 READ_BYTES = 64 * 1024
-"""Read at once. Also what a decompressor is fed, so that it cannot inflate much more at once."""
+FED_BYTES = 256
+"""What a decompressor is fed at once: it may make some thirty thousand times as much of it."""
+IDLE_SECONDS = 0.2
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
@@ -63,7 +68,8 @@ def expand(paths: Sequence[str]) -> list[Source]:
     found: dict[str, Source] = {}
     for path in paths:
         for source in _expand_one(path):
-            found.setdefault(source.path, source)
+            where = source.fs.unstrip_protocol(source.path) if source.fs else source.path
+            found.setdefault(where, source)
     return sorted(found.values(), key=lambda source: source.name)
 
 
@@ -77,7 +83,7 @@ def _expand_one(path: str) -> Iterator[Source]:
         fs, root = fsspec.core.url_to_fs(path)
         names = _files(fs, root)
         infos = [fs.info(name) for name in names]
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # every file system has errors of its own
         raise UsageError(f"cannot read {path}: {error}") from None
     if not names:
         raise UsageError(
@@ -92,10 +98,19 @@ def _expand_one(path: str) -> Iterator[Source]:
 
 
 def _files(fs: Any, root: str) -> list[str]:
-    if fs.isfile(root):
-        return [root]
     if fs.isdir(root):
-        return sorted(name for name in fs.find(root) if _is_input(name.removeprefix(root)))
+        names = set(fs.find(root))
+        # a run is output, though it has JSON in it
+        runs = [name.removesuffix("manifest.json") for name in names
+                if name.endswith("/manifest.json")
+                and name.removesuffix("manifest.json") + "log.jsonl" in names]  # fmt: skip
+        return sorted(
+            name
+            for name in names
+            if _is_input(name.removeprefix(root)) and not name.startswith(tuple(runs))
+        )
+    if fs.exists(root):
+        return [root]
     matches = (name for name in fs.glob(root) if fs.isfile(name))
     return sorted(name for name in matches if not PurePosixPath(name).name.startswith("."))
 
@@ -109,6 +124,8 @@ def _is_input(relative: str) -> bool:
 
 
 def _readable(path: str) -> bool:
+    if not Path(path).is_file():
+        return True  # a pipe: opening it would take from it
     try:
         with Path(path).open("rb"):
             return True
@@ -125,26 +142,46 @@ def read_bytes(source: Source, on_read: Callable[[int], None]) -> Iterator[bytes
     try:
         with _open(source) as file:
             raw = _raw_pieces(file, on_read)
-            first = next(raw, b"")
+            first = b""
+            for first in raw:
+                if first:
+                    break
+                yield first
             codec = next((name for magic, name in MAGIC.items() if first.startswith(magic)), None)
             pieces = _chain(first, raw)
             yield from _decompressed(pieces, codec) if codec else pieces
     except OSError as error:
-        raise RunFault(
-            f"reading {source.name} failed: {error}. Run again when it can be read."
-        ) from (error)
+        hint = "Run again when it can be read."
+        raise RunFault(f"reading {source.name} failed: {error}. {hint}") from error
 
 
 def _open(source: Source) -> BinaryIO:
     if source.name == STDIN:
         return cast(BinaryIO, open(sys.stdin.fileno(), "rb", closefd=False, buffering=0))
+    if "file" in source.fs.protocol:
+        return Path(source.path).open("rb", buffering=0)
     return cast(BinaryIO, source.fs.open(source.path, "rb"))
 
 
 def _raw_pieces(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[bytes]:
-    while piece := file.read(READ_BYTES):
+    """What `file` holds; from a pipe also an empty piece whenever nothing comes for a while."""
+    waits = _may_wait(file)
+    while True:
+        while waits and not select.select([file], [], [], IDLE_SECONDS)[0]:
+            yield b""
+        piece = file.read(READ_BYTES)
+        if not piece:
+            return
         on_read(len(piece))
         yield piece
+
+
+def _may_wait(file: BinaryIO) -> bool:
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+    except (OSError, AttributeError):  # not a file of this machine
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
@@ -163,18 +200,30 @@ def _decompressed(pieces: Iterator[bytes], codec: str) -> Iterator[bytes]:
 
     stream = fresh()
     begun = False
+    made: list[bytes] = []
     for piece in pieces:
-        rest = piece
-        while rest:
-            if stream.eof:
-                stream, begun = fresh(), False
-            try:
-                out = stream.decompress(rest)
-            except (zlib.error, zstandard.ZstdError) as error:
-                raise DamagedSource(f"corrupt {codec} data ({error})") from None
-            begun = True
-            if out:
-                yield out
-            rest = stream.unused_data if stream.eof else b""
+        if not piece:
+            yield piece
+        for begin in range(0, len(piece), FED_BYTES):
+            rest = piece[begin : begin + FED_BYTES]
+            while rest and not (stream.eof and not rest.strip(b"\0")):  # zeros may follow the end
+                if stream.eof:
+                    stream, begun = fresh(), False
+                try:
+                    made.append(stream.decompress(rest))
+                except (zlib.error, zstandard.ZstdError) as error:
+                    yield from _joined(made)
+                    raise DamagedSource(f"corrupt {codec} data ({error})") from None
+                begun = True
+                rest = stream.unused_data if stream.eof else b""
+            if sum(map(len, made)) >= READ_BYTES:
+                yield from _joined(made)
+                made = []
+    yield from _joined(made)
     if begun and not stream.eof:
         raise DamagedSource(f"truncated {codec} data")
+
+
+def _joined(made: list[bytes]) -> Iterator[bytes]:
+    if any(made):  # an empty piece would say that the input idles
+        yield b"".join(made)

@@ -1,5 +1,7 @@
 """The Hugging Face hub, asked before anything is loaded, so that a wrong name fails in seconds."""
 
+from pathlib import Path
+
 from streamer.errors import UsageError
 
 SECONDS = 5.0
@@ -40,6 +42,17 @@ def require_on_hub(repository: str, what: str) -> None:
             f"unknown {what} {repository!r}: no such directory, not in the local cache, "
             f"and the Hugging Face hub cannot be reached: {first_line(error)}"
         ) from None
+
+
+def cached_revision(repository: str) -> str | None:
+    """The commit of `repository` that the local cache holds; None if it holds none."""
+    from huggingface_hub import snapshot_download  # noqa: PLC0415
+    from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
+
+    try:
+        return Path(snapshot_download(repository, local_files_only=True)).name
+    except LocalEntryNotFoundError:
+        return None
 
 
 def first_line(error: BaseException) -> str:

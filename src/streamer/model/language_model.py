@@ -1,6 +1,7 @@
 """The transformer: loaded through TransformerLens' bridge, run only as far as it is read."""
 
 import contextlib
+import difflib
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -56,6 +57,8 @@ class LanguageModel:
         self.d_model = int(bridge.cfg.d_model)
         self.n_layers = int(bridge.cfg.n_layers)
         self.hook_names = tuple(hook_names)
+        self.width = self.d_model
+        """Of what the hooks read."""
         self.dtype: torch.dtype = bridge.cfg.dtype
         self.device = torch.device(bridge.cfg.device)
         self._bridge = bridge
@@ -110,15 +113,26 @@ def load_language_model(config: RunConfig, device: torch.device) -> LanguageMode
                 trust_remote_code=config.trust_remote_code,
                 model_class=_model_class(path, config.trust_remote_code),
             )
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, NotImplementedError) as error:
-        raise UsageError(f"cannot load the model {path}: {first_line(error)}") from error
+    except Exception as error:  # whatever a damaged or strange model makes of the libraries
+        raise UsageError(
+            f"cannot load the model {path}: {type(error).__name__}: {first_line(error)}"
+        ) from error
     bridge.eval()
     # The bridge asks for attention maps and Hugging Face for a key-value cache; nobody reads them.
     bridge.original_model.config.output_attentions = False
     bridge.original_model.config.use_cache = False
     _check_tokenizer(bridge.tokenizer, path)
     names = _hook_names(bridge, config, path)
-    return LanguageModel(bridge, _identity(bridge, config.model, path), names)
+    model = LanguageModel(bridge, _identity(bridge, config.model, path), names)
+    one = torch.ones(1, 1, dtype=torch.int64, device=device)
+    try:
+        model.width = model.residuals(one, one[0]).shape[-1]
+    except Exception as error:  # a hook that has no row and position first
+        raise UsageError(
+            f"{', '.join(names)} cannot be read a position at a time: {first_line(error)}. Choose "
+            f"another with --hook."
+        ) from error
+    return model
 
 
 def _model_class(path: str, trust_remote_code: bool) -> Any:
@@ -151,13 +165,13 @@ def _hook_names(bridge: Any, config: RunConfig, path: str) -> list[str]:
                 f"layer {layer} is not in the model {path}, whose layers are 0 to "
                 f"{n_layers - 1}. Choose others with --layers."
             )
-    names = [config.hook.format(layer=layer) for layer in config.layers]
+    names = [config.hook.replace("{layer}", str(layer)) for layer in config.layers]
     for name in names:
         if name not in bridge.hook_dict:
-            block = [hook for hook in bridge.hook_dict if hook.startswith("blocks.0.")]
+            near = difflib.get_close_matches(name, bridge.hook_dict, n=8, cutoff=0.5)
             raise UsageError(
-                f"the model {path} has no hook {name!r}; its first block has "
-                f"{', '.join(sorted(block)[:12])}, … Choose one with --hook."
+                f"the model {path} has no hook {name!r}; near it are {', '.join(near) or 'none'}. "
+                f"Choose one with --hook."
             )
     return names
 

@@ -18,7 +18,7 @@ from transformer_lens.supported_models import MODEL_ALIASES
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.model.fingerprint import fingerprint
-from streamer.model.hub import require_on_hub
+from streamer.model.hub import cached_revision, first_line, require_on_hub
 from streamer.model.language_model import LanguageModel
 from streamer.model.locations import sae_locations
 
@@ -40,6 +40,9 @@ class LayerSae:
     location: str
     sae: Any
     fingerprint: str | None
+    """Of a local directory's files."""
+    revision: str | None
+    """The hub's commit, of a release."""
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:  # noqa: N802
@@ -66,29 +69,60 @@ class LayerSae:
         return features, reconstruction
 
 
-def load_saes(config: RunConfig, model: LanguageModel) -> tuple[LayerSae, ...]:
-    """The SAE of each configured layer, on the model's device and in its format.
+@dataclass(frozen=True, slots=True)
+class SaePlace:
+    """Where the SAE of a layer is."""
 
-    :raises UsageError: an SAE is not there, or was made for another hook, width or model.
+    layer: int
+    location: str
+    release: tuple[str, str] | None
+    """SAELens' release and sae_id; None for a local directory."""
+    repository: str | None
+    """The hub repository of a release."""
+
+
+def find_saes(config: RunConfig) -> tuple[SaePlace, ...]:
+    """Where each configured SAE is: told before a model of many GB is loaded.
+
+    :raises UsageError: nowhere.
+    """
+    places = []
+    for layer, location in zip(config.layers, sae_locations(config), strict=True):
+        local = Path(location).is_dir()
+        release, repository = (None, None) if local else _release(location)
+        places.append(SaePlace(layer, location, release, repository))
+    return tuple(places)
+
+
+def load_saes(
+    places: Sequence[SaePlace], config: RunConfig, model: LanguageModel
+) -> tuple[LayerSae, ...]:
+    """The SAEs at `places`, on the model's device and in its format.
+
+    :raises UsageError: an SAE cannot be loaded, or was made for another hook, width or model.
     """
     saes = []
-    for layer, location, hook in zip(
-        config.layers, sae_locations(config), model.hook_names, strict=True
-    ):
-        where = {"device": str(model.device), "dtype": config.dtype}
+    where = {"device": str(model.device), "dtype": config.dtype}
+    for place, hook in zip(places, model.hook_names, strict=True):
         try:
-            with _no_pickles(config.trust_remote_code, location):
-                if Path(location).is_dir():
-                    sae = SAE.load_from_disk(location, **where)
+            with _no_pickles(config.trust_remote_code, place.location):
+                if place.release is None:
+                    sae = SAE.load_from_disk(place.location, **where)
                 else:
-                    release, sae_id = _release(location)
-                    sae = SAE.from_pretrained(release, sae_id, **where)
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise UsageError(f"cannot load the SAE {location}: {error}") from error
+                    sae = SAE.from_pretrained(*place.release, **where)
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a damaged file makes of SAELens
+            raise UsageError(
+                f"cannot load the SAE {place.location}: {type(error).__name__}: {first_line(error)}"
+            ) from error
         sae.eval()
         sae.turn_off_forward_pass_hook_z_reshaping()  # heads arrive flattened already
-        _check(sae, location, hook, model)
-        saes.append(LayerSae(layer, location, sae, fingerprint(location)))
+        _check(sae, place.location, hook, model)
+        revision = cached_revision(place.repository) if place.repository else None
+        saes.append(
+            LayerSae(place.layer, place.location, sae, fingerprint(place.location), revision)
+        )
     return tuple(saes)
 
 
@@ -108,15 +142,18 @@ def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
     return bool(wishes.pop()) if wishes else True
 
 
-def _release(location: str) -> tuple[str, str]:
-    """SAELens' release and sae_id: a release of its directory, or a hub repository owner/name."""
+def _release(location: str) -> tuple[tuple[str, str], str]:
+    """SAELens' release and sae_id, and the hub repository they are in.
+
+    A release is one of SAELens' directory, or itself a repository owner/name.
+    """
     known = get_pretrained_saes_directory()
     release, _, sae_id = location.partition("/")
     if release not in known:
         name, _, folder = sae_id.partition("/")
         if folder:
             require_on_hub(f"{release}/{name}", "SAE repository")
-            return f"{release}/{name}", folder
+            return (f"{release}/{name}", folder), f"{release}/{name}"
         near = difflib.get_close_matches(release, known, n=3, cutoff=0.4)
         raise UsageError(
             f"no SAE at {location}: no such directory, and SAELens knows no release "
@@ -129,7 +166,7 @@ def _release(location: str) -> tuple[str, str]:
             f"SAELens' release {release} has no SAE {sae_id!r}; near it are {', '.join(near)}"
         )
     require_on_hub(known[release].repo_id, "SAE repository")
-    return release, sae_id
+    return (release, sae_id), known[release].repo_id
 
 
 @contextlib.contextmanager
@@ -159,11 +196,11 @@ def _check(sae: Any, location: str, hook: str, model: LanguageModel) -> None:
             f"the SAE {location} was trained on {metadata.hook_name}, and the run reads "
             f"{hook}. Change --sae, --layers or --hook so that they agree."
         )
-    if sae.cfg.d_in != model.d_model:
+    if sae.cfg.d_in != model.width:
         raise UsageError(
-            f"the SAE {location} reads {sae.cfg.d_in} dimensions, and the model "
-            f"{model.identity.name} has d_model {model.d_model}. Choose SAEs of this "
-            f"model."
+            f"the SAE {location} reads {sae.cfg.d_in} dimensions, and {hook} of the model "
+            f"{model.identity.name} has {model.width} (d_model {model.d_model}). Choose SAEs of "
+            f"this model."
         )
     trained_on = metadata.model_name
     if trained_on is not None and not _names(trained_on) & model.identity.aliases:

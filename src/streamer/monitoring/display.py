@@ -1,6 +1,5 @@
 """Showing a run while it goes on: a live display on a terminal, plain lines elsewhere."""
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import anyio
@@ -23,12 +22,13 @@ async def show(observer: Observer, how: Progress, console: Console, title: str) 
     """Show the run until cancelled."""
     if how == "auto":
         how = "rich" if console.is_terminal else "lines"
-    if how == "rich":
-        await _show_live(observer, console, title)
-    elif how == "lines":
-        await _print_lines(
-            observer, lambda line: console.print(line, highlight=False, soft_wrap=True)
-        )
+    try:
+        if how == "rich":
+            await _show_live(observer, console, title)
+        elif how == "lines":
+            await _print_lines(observer, console)
+    except (OSError, SystemExit):
+        pass  # nobody looks any more (rich exits on a closed pipe); the run goes on
 
 
 async def _show_live(observer: Observer, console: Console, title: str) -> None:
@@ -41,14 +41,17 @@ async def _show_live(observer: Observer, console: Console, title: str) -> None:
             live.update(render(observer.look(), title), refresh=True)
 
 
-async def _print_lines(observer: Observer, write: Callable[[str], None]) -> None:
+async def _print_lines(observer: Observer, console: Console) -> None:
+    def write() -> None:
+        console.print(line(observer.look()), highlight=False, soft_wrap=True)
+
     observer.look()
     try:
         while True:
             await anyio.sleep(LINE_SECONDS)
-            write(line(observer.look()))
+            write()
     finally:
-        write(line(observer.look()))
+        write()
 
 
 def line(now: Snapshot) -> str:
@@ -86,7 +89,7 @@ def _bar(now: Snapshot) -> RenderableType:
         total=1.0, completed=now.fraction or 0.0, width=34, pulse=now.fraction is None
     )
     share = f"{now.fraction:4.0%}" if now.fraction is not None else "  ? "
-    cells.add_row(bar, share, f"{now.done:,}/{_total(now)}")
+    cells.add_row(bar, share, f"{now.done}/{_total(now)}")
     return cells
 
 

@@ -16,6 +16,7 @@ from streamer.monitoring.memory import Memory, as_text
 PAIRS = ("centroid_drift", "axis_twist", "stability", "entropy", "cross_layer_consistency")
 """Per-record metrics that a fact and a hallucination both have."""
 SHOWN_DOMAINS = 20
+SHOWN_REASONS = 5
 KEPT_DOMAINS = 1000
 """Domains counted one by one; a field that differs in every record must not fill the memory."""
 OTHERS = "(others)"
@@ -119,18 +120,24 @@ def print_summary(summary: Summary, console: Console) -> None:
     table.add_column(style="dim", justify="right")
     table.add_column()
     table.add_row("samples", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
-    for reason, count in summary.reasons:
+    for reason, count in summary.reasons[:SHOWN_REASONS]:
         table.add_row("", escape(f"{count:,} × {reason}"))
+    if summary.reasons:
+        table.add_row("", escape(f"each with its reason in {summary.path}/rejected"))
+    if not counters.rows:
+        table.add_row("", "[bold red]nothing was measured[/bold red]")
     table.add_row(
         "time",
         f"{summary.seconds:.1f}s   {summary.per_second:,.1f} samples/s   "
         f"{counters.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s",
     )
     table.add_row("stages", "   ".join(f"{stage} {spent:.1f}s" for stage, spent in seconds))
-    table.add_row("batches", f"{counters.batches:,}, {padding:.0%} padding")
+    if counters.batches:
+        table.add_row("batches", f"{counters.batches:,}, {padding:.0%} padding")
     table.add_row("peak memory", peak)
     table.add_row("output", escape(str(summary.path)))
-    table.add_row("read it", escape(f"read_parquet('{summary.path}/metrics/*.parquet')"))
+    table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/metrics/*.parquet'"))
+    table.add_row("in Python", escape(f"streamer.open_run('{summary.path}').table('metrics')"))
     console.print(f"[bold]{'finished' if summary.signal is None else 'stopped'}[/bold]")
     console.print(table)
     domains = summary.domains.table()

@@ -5,11 +5,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+LIBRARIES = ("py.warnings", "transformers", "huggingface_hub", "transformer_lens", "sae_lens")
 Log = Callable[[str, dict[str, Any]], None]
 
 
 class LibraryWarnings(logging.Handler):
-    """While it is entered, takes every warning that Python's logging or warnings carry.
+    """While it is entered, takes the warnings of `LIBRARIES`, and what nobody else handles.
 
     What comes before `send_to` waits for it.
     """
@@ -38,15 +39,15 @@ class LibraryWarnings(logging.Handler):
     def __enter__(self) -> Self:
         logging.captureWarnings(True)
         root = logging.getLogger()
-        named = [
-            logger
-            for logger in root.manager.loggerDict.values()
-            if isinstance(logger, logging.Logger) and logger.handlers
-        ]
-        for logger in (root, *named):
-            self._displaced[logger] = logger.handlers
-            # A logger that does not pass upwards needs the handler itself
-            logger.handlers = [self] if logger is root or not logger.propagate else []
+        if not root.handlers:  # a program that has arranged its logging keeps it
+            root.addHandler(self)
+        for name in LIBRARIES:
+            logger = logging.getLogger(name)
+            self._displaced[logger] = list(logger.handlers)
+            for handler in self._displaced[logger]:
+                logger.removeHandler(handler)
+            if not logger.propagate or self not in root.handlers:
+                logger.addHandler(self)
         return self
 
     def __exit__(
@@ -55,7 +56,10 @@ class LibraryWarnings(logging.Handler):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        logging.getLogger().removeHandler(self)
         for logger, handlers in self._displaced.items():
-            logger.handlers = handlers
+            logger.removeHandler(self)
+            for handler in handlers:
+                logger.addHandler(handler)
         logging.captureWarnings(False)
         self._log = None

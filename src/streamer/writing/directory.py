@@ -1,5 +1,6 @@
 """A run directory as a whole: made, described by its manifest, and logged."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -59,7 +60,8 @@ class RunDirectory:
     def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
         """Append a line to log.jsonl: what happened, when."""
         line = {"time": _now(), "event": event, **(entries or {})}
-        self._log.write(orjson.dumps(line, default=str) + b"\n")
+        with contextlib.suppress(OSError):  # a log that cannot be written must not end a run
+            self._log.write(orjson.dumps(line, default=str) + b"\n")
 
     def close(self, status: str, **entries: Any) -> None:
         """The last word on the run: finished, stopped or failed."""
@@ -73,14 +75,18 @@ def check_free(path: Path) -> None:
 
     :raises UsageError: something is there.
     """
-    if path.is_dir() and any(path.iterdir()):
-        what = "a run" if (path / "manifest.json").exists() else "something else"
-        raise UsageError(
-            f"{path} holds {what} already: streamer never writes over it. Choose another "
-            f"directory with --out, or remove it."
-        )
-    if path.exists() and not path.is_dir():
+    try:
+        taken = path.is_dir() and any(path.iterdir())
+        is_run, is_file = (path / "manifest.json").exists(), path.exists() and not path.is_dir()
+    except OSError as error:
+        raise UsageError(f"cannot use {path} as run directory: {error}. Choose another.") from None
+    if is_file:
         raise UsageError(f"{path} is a file, not a directory. Choose another with --out.")
+    if taken:
+        raise UsageError(
+            f"{path} holds {'a run' if is_run else 'something else'} already: streamer never "
+            f"writes over it. Choose another directory with --out, or remove it."
+        )
 
 
 def default_path() -> Path:

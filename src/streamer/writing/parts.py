@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 METADATA_KEY = b"streamer"
 TEMPORARY = ".tmp"
+BUFFERED_BYTES = 16 * 2**20
+"""A row group is written at so many bytes, however few rows it has."""
 
 
 class PartWriter:
@@ -29,6 +31,7 @@ class PartWriter:
         self._row_group_rows = row_group_rows
         self._buffer: list[pa.Table] = []
         self._buffered = 0
+        self._buffered_bytes = 0
         self._number = 0
         self._writer: pq.ParquetWriter | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -40,8 +43,9 @@ class PartWriter:
 
     @property
     def bytes(self) -> int:
-        """Size of the open part, as far as it is written."""
-        return self._path(TEMPORARY).stat().st_size if self._writer else 0
+        """Size of the open part: what is written, and what waits to be, not yet compressed."""
+        written = self._path(TEMPORARY).stat().st_size if self._writer else 0
+        return written + self._buffered_bytes
 
     def append(self, table: pa.Table) -> None:
         """Add rows; whole row groups go to the file at once.
@@ -53,7 +57,8 @@ class PartWriter:
         self.rows += table.num_rows
         self._buffer.append(table)
         self._buffered += table.num_rows
-        if self._buffered >= self._row_group_rows:
+        self._buffered_bytes += table.nbytes
+        if self._buffered >= self._row_group_rows or self._buffered_bytes >= BUFFERED_BYTES:
             self._flush()
 
     def close(self, metadata: Mapping[str, Any]) -> Path:
@@ -86,7 +91,7 @@ class PartWriter:
         if self._buffer:
             table = pa.concat_tables(self._buffer).unify_dictionaries()
             self._open().write_table(table, row_group_size=self._row_group_rows)
-            self._buffer, self._buffered = [], 0
+            self._buffer, self._buffered, self._buffered_bytes = [], 0, 0
 
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from streamer.config import CarryType
+from streamer.errors import UsageError
 from streamer.records import Column, Rejection, TokenizedRecord
 
 ARROW = {
@@ -35,7 +36,17 @@ REJECTED = pa.schema(
 def metrics_schema(
     carry: Mapping[str, CarryType], passages: Sequence[str], columns: Sequence[Column]
 ) -> pa.Schema:
-    """The schema of `metrics/`: the record, what it carries, its tokens, then the metrics."""
+    """The schema of `metrics/`: the record, what it carries, its tokens, then the metrics.
+
+    :raises UsageError: two columns have the same name.
+    """
+    names = [*carry, *(f"{passage}_tokens" for passage in passages)]
+    names += [column.name for column in columns]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise UsageError(
+            f"two columns would be called {', '.join(twice)}: carry other fields, or rename them"
+        )
     return pa.schema(
         [
             pa.field("row", pa.int64(), nullable=False),

@@ -13,7 +13,7 @@ from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.records import Column, Origin, Rejection, Result
 from streamer.writing.parts import PartWriter
-from streamer.writing.schema import REJECTED, metrics_schema, metrics_table, rejected_table
+from streamer.writing.schema import REJECTED, metrics_table, rejected_table
 
 
 class Writer:
@@ -27,11 +27,10 @@ class Writer:
         self,
         directory: Path,
         config: RunConfig,
-        passages: Sequence[str],
+        schema: pa.Schema,
         columns: Sequence[Column],
         on_part: Callable[[str, dict[str, Any]], None],
     ) -> None:
-        schema = metrics_schema(config.carry, passages, columns)
         self.rows = 0
         self.rejected = 0
         self.reasons: Counter[str] = Counter()
