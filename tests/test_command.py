@@ -220,10 +220,13 @@ BAD = {
     "no TOML": (["--config", "in.jsonl"], "in.jsonl is not valid TOML"),
     "no configuration": (["--config", "none.toml"], "cannot read the configuration none.toml"),
     "a model directory that is none": (
-        ["--model", "./empty", "--sae", "x/{layer}"],
+        ["--model", "./empty", "--sae", "x/{layer}", "--layers", "1"],
         "no model in empty: it has no config.json",
     ),
-    "a model path to nothing": (["--model", "./none", "--sae", "x/{layer}"], "no model at ./none"),
+    "a model path to nothing": (
+        ["--model", "./none", "--sae", "x/{layer}", "--layers", "1"],
+        "no model at ./none",
+    ),
     "a model without its SAEs": (["--model", "gpt2"], "model = 'gpt2' needs SAEs trained on it"),
     "a missing SAE file": (["--sae", "./saes/{layer}"], "no SAE for layer 1 in ./saes/1: cfg.json"),
     "a template without a layer": (["--sae", "./saes"], "needs {layer} in it"),

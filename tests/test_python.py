@@ -38,7 +38,7 @@ def test_a_run_that_is_stopped_says_so(tmp_path):
 
 
 def test_a_program_keeps_its_own_logging():
-    mine, library = logging.getLogger("mine"), logging.getLogger("transformers")
+    mine, library = logging.getLogger("mine"), logging.getLogger("sae_lens")
     handler = logging.NullHandler()
     mine.addHandler(handler)
     before = list(library.handlers)

@@ -45,7 +45,11 @@ def test_text_beyond_the_context_is_rejected_or_cut_as_configured(how):
     assert f"{how.context:,}" in rejected.reason
     assert isinstance(kept, TokenizedRecord)
     assert cut == 0
-    (truncated, kept), cut = tokenize([long, short], dataclasses.replace(how, too_long="truncate"))
+    how = dataclasses.replace(how, too_long="truncate")
+    (rejected, kept), cut = tokenize([record("word " * how.context, "word"), record("a", "b")], how)
+    assert isinstance(rejected, Rejection)  # cut, its passages would all be its prompt
+    assert isinstance(kept, TokenizedRecord)
+    (truncated, kept), cut = tokenize([long, short], how)
     assert len(truncated.tokens[0]) == how.context
     assert cut == 1
 

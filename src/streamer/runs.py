@@ -11,13 +11,17 @@ import pyarrow.parquet as pq
 from streamer.errors import UsageError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A run directory, finished or not."""
 
     path: Path
     manifest: dict[str, Any]
     """What manifest.json says: configuration, versions, model, inputs, counts, status."""
+
+    def __repr__(self) -> str:
+        counts = self.manifest.get("counts", {})
+        return f"Run({str(self.path)!r}, {self.manifest.get('status')}, {counts})"
 
     def table(self, name: str) -> pa.Table:
         """All finished parts of the table `name` (`metrics`, `rejected`), in input order.

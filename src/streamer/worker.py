@@ -11,7 +11,7 @@ from streamer.analysis import FAMILIES, Activations, Family, Layout, columns_of,
 from streamer.analysis.activations import LayerActivations
 from streamer.config import Kind, RunConfig
 from streamer.errors import UsageError
-from streamer.model.language_model import LanguageModel, load_language_model
+from streamer.model.language_model import LanguageModel, find_model, load_language_model
 from streamer.model.noise import NoisePool
 from streamer.model.precision import DTYPES, analysis_dtype, pick_device
 from streamer.model.saes import LayerSae, find_saes, load_saes, wants_bos
@@ -106,8 +106,8 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
     :raises UsageError: the device, the model or an SAE is not to be had.
     """
     device = pick_device(config.device)
-    places = find_saes(config)
-    model = load_language_model(config, device)
+    path, places = find_model(config), find_saes(config)  # before anything large is loaded
+    model = load_language_model(path, config, device)
     saes = load_saes(places, config, model)
     noise = NoisePool(model.width, config.noise_std, config.seed, device, DTYPES[config.dtype])
     bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None

@@ -42,6 +42,9 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> tuple[list[Loaded], 
         elif longest > how.context and how.too_long == "reject":
             reason = f"longer than the model's context of {how.context:,}: {longest:,} tokens"
             loaded.append(_reject(record, reason))
+        elif len(tokens) > 1 and len(tokens[0]) >= how.context:
+            reason = f"the prompt alone fills the model's context of {how.context:,}"
+            loaded.append(_reject(record, reason))
         else:
             cut += longest > how.context
             tokens = tuple(ids[: how.context] for ids in tokens)

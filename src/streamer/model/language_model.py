@@ -92,18 +92,25 @@ class LanguageModel:
             return torch.stack([self._captured[name] for name in self.hook_names])
 
 
-def load_language_model(config: RunConfig, device: torch.device) -> LanguageModel:
-    """The configured model on `device`, hooked at the configured layers.
+def find_model(config: RunConfig) -> str:
+    """The directory or hub name of the configured model.
 
-    Weights come from safetensors, and no code of the model's own is run, unless
-    `trust_remote_code` allows it.
-
-    :raises UsageError: there is no such model, it is not one that TransformerLens can boot, or it
-        lacks a layer or the hook.
+    :raises UsageError: there is none.
     """
     path = model_path(config)
     if not Path(path).is_dir():
         require_on_hub(path, "model")
+    return path
+
+
+def load_language_model(path: str, config: RunConfig, device: torch.device) -> LanguageModel:
+    """The model at `path` on `device`, hooked at the configured layers.
+
+    Weights come from safetensors, and no code of the model's own is run, unless
+    `trust_remote_code` allows it.
+
+    :raises UsageError: TransformerLens cannot boot it, or it lacks a layer or the hook.
+    """
     try:
         with _quiet():
             bridge = TransformerBridge.boot_transformers(
