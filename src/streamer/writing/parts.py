@@ -95,7 +95,13 @@ class PartWriter:
 
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
-            self._writer = pq.ParquetWriter(self._path(TEMPORARY), self.schema, compression="zstd")
+            words = [field.name for field in self.schema if not pa.types.is_primitive(field.type)]
+            self._writer = pq.ParquetWriter(
+                self._path(TEMPORARY),
+                self.schema,
+                compression="zstd",
+                use_dictionary=words,  # of measurements, hardly two are alike
+            )
         return self._writer
 
     def _path(self, suffix: str = "") -> Path:
