@@ -191,6 +191,22 @@ def test_a_model_that_overflows_rejects_its_records_and_goes_on(tmp_path, llama)
     assert "not finite" in rejection["reason"]
 
 
+def test_one_infinite_dimension_spoils_neither_the_batch_nor_the_run(tmp_path, llama, monkeypatch):
+    worker = load_worker(config_of(llama, make_saes(tmp_path, LAYERS)), "contrast")
+    residuals = worker.model.residuals
+
+    def overflowing(tokens, lengths):
+        x = residuals(tokens, lengths).clone()
+        x[:, 4, 0] = float("inf")  # a passage of the second record
+        return x
+
+    monkeypatch.setattr(worker.model, "residuals", overflowing)
+    run, _ = run_with(worker, out=tmp_path / "RUN", limit=3, window=3)
+    metrics, rejected = run.table("metrics"), run.table("rejected")
+    assert (metrics.num_rows, rejected.num_rows) == (2, 1)
+    assert metrics["l1_fact_dimensionality"].null_count == 0
+
+
 def test_the_embedded_parts_are_known_by_their_name():
     assert embedded.MODEL.is_dir()
     assert load_worker(RunConfig(), "text").model.identity.aliases == {embedded.NAME}

@@ -1,6 +1,7 @@
 """How the stages hold each other back, drain and fail."""
 
 import io
+import os
 import threading
 import time
 from pathlib import Path
@@ -33,12 +34,14 @@ class Instant:
         self.fail_at = fail_at
         self.delay = delay
         self.threads: set[int] = set()
+        self.worked = threading.Event()
 
     def __getattr__(self, name):
         return getattr(self.worker, name)
 
     def process(self, batch: Batch) -> Result:
         self.threads.add(threading.get_ident())
+        self.worked.set()
         time.sleep(self.delay)
         rows = np.array([record.origin.row for record in batch.records], dtype=float)
         if self.fail_at in rows:
@@ -136,17 +139,22 @@ def test_rows_come_out_in_input_order_though_batches_are_sorted_by_length(tmp_pa
     assert summary.counters.positions < 1.3 * summary.counters.tokens
 
 
-def test_a_slow_input_does_not_wait_for_a_full_window(tmp_path, worker):
-    worker.delay = 0.001
-    _, summary = run_with(
-        worker,
-        paths=[many(tmp_path, 640)],
-        out=tmp_path / "RUN",
-        window=100_000,
-        batch_size=64,
-        prefetch_records=1,
-    )
-    assert summary.counters.batches > 2
+def test_what_is_here_is_measured_though_more_may_come(tmp_path, worker):
+    pipe, measured = tmp_path / "in.jsonl", []
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with pipe.open("w") as file:
+            file.write(GOOD * 3)
+            file.flush()
+            measured.append(worker.worked.wait(10))  # the pipe is still open
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    run, _ = run_with(worker, paths=[str(pipe)], out=tmp_path / "RUN")
+    feeder.join()
+    assert measured == [True]
+    assert run.table("metrics")["row"].to_pylist() == [0, 1, 2]
 
 
 def test_a_stage_that_breaks_ends_the_run_and_keeps_finished_parts(tmp_path, worker):
