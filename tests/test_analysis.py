@@ -19,13 +19,14 @@ D_MODEL, D_SAE = 6, 12
 
 def layer_of(features: torch.Tensor, W_dec: torch.Tensor, layer: int = 0) -> LayerActivations:
     x = torch.zeros(*features.shape[:2], W_dec.shape[1])
-    counts = (features > 0).sum(-1).tolist()
+    counts = (features > 0).sum(-1).flatten().tolist()
     return LayerActivations(
         layer=layer,
         residual=x,
         reconstruction=x,
         features=features,
         W_dec=W_dec,
+        b_dec=None,
         counts=counts,
         dtype=torch.float64,
     )

@@ -187,6 +187,7 @@ def on_layer(layer: int, x: Array, f: Array, W_dec: Array) -> LayerActivations:
         reconstruction=torch.from_numpy(f @ W_dec),
         features=torch.from_numpy(f),
         W_dec=torch.from_numpy(W_dec),
-        counts=(f > 0).sum(-1).tolist(),
+        b_dec=None,
+        counts=(f > 0).sum(-1).flatten().tolist(),
         dtype=torch.float64,
     )

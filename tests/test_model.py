@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,8 @@ from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.model.precision import pick_device
 from streamer.model.saes import _no_pickles
+from streamer.packing import Packing
+from streamer.records import Rows
 from streamer.worker import load_worker
 
 LAYERS = (0, 1, 2)
@@ -23,6 +26,10 @@ ARCHITECTURES = ("gpt2", "llama", "qwen2")
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+def packed(passages: list[list[int]], sharing: Any = "trie") -> Rows:
+    return Packing(sharing, 64).pack_passages([tuple(ids) for ids in passages])
 
 
 def config_of(model, sae: str, **settings) -> RunConfig:
@@ -35,9 +42,7 @@ def test_the_residual_is_hugging_faces_at_the_last_real_token(tmp_path, architec
     worker = load_worker(config_of(path, make_saes(tmp_path, LAYERS)), "text")
     plain = AutoModelForCausalLM.from_pretrained(str(path), attn_implementation="eager")
     rows = [torch.randint(5, 4000, (length,)) for length in (3, 17, 9)]
-    lengths = torch.tensor([len(row) for row in rows])
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    residual = worker.model.residuals(tokens, lengths)
+    residual = worker.model.residuals(packed([row.tolist() for row in rows]))
     assert residual.shape == (3, 3, D_MODEL)
     for place, row in enumerate(rows):
         with torch.no_grad():
@@ -48,22 +53,13 @@ def test_the_residual_is_hugging_faces_at_the_last_real_token(tmp_path, architec
             assert torch.dist(residual[layer, place], expected) < 2e-6 * expected.norm()
 
 
-def test_what_stands_in_the_padding_changes_nothing(embedded_worker):
-    model = embedded_worker("text").model
-    tokens = torch.randint(5, 4000, (2, 12))
-    lengths = torch.tensor([5, 12])
-    other = tokens.clone()
-    other[0, 5:] = torch.randint(5, 4000, (7,))
-    assert torch.equal(model.residuals(tokens, lengths), model.residuals(other, lengths))
-
-
 def test_nothing_behind_the_last_hook_runs(tmp_path, llama):
     worker = load_worker(config_of(llama, make_saes(tmp_path, (0, 1)), layers=(0, 1)), "text")
     ran: list[str] = []
-    hf = worker.model._bridge.original_model
+    hf = worker.model._run.module
     for name, module in hf.named_modules():
         module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
-    worker.model.residuals(torch.tensor([[5, 6, 7]]), torch.tensor([3]))
+    worker.model.residuals(packed([[5, 6, 7]]))
     assert any(".1." in name for name in ran)
     assert not [name for name in ran if "layers.2" in name or "lm_head" in name]
     assert not [name for name in ran if name.endswith("model.norm")]
@@ -179,9 +175,9 @@ def test_pickled_weights_are_not_loaded_unless_trusted(tmp_path, llama):
 
 def test_a_model_that_overflows_rejects_its_records_and_goes_on(tmp_path, llama):
     worker = load_worker(config_of(llama, make_saes(tmp_path, LAYERS)), "contrast")
-    poisoned = worker.model._bridge.original_model.get_input_embeddings().weight
+    poisoned = worker.model._run.module.get_input_embeddings().weight
     token = worker.model.tokenizer("Frankenstein", add_special_tokens=False)["input_ids"][0]
-    with torch.no_grad():
+    with torch.inference_mode():
         poisoned[token] = float("inf")
     good = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
     (tmp_path / "in.jsonl").write_text(good + good.replace("The sky", "Frankenstein") + good)
@@ -191,20 +187,24 @@ def test_a_model_that_overflows_rejects_its_records_and_goes_on(tmp_path, llama)
     assert "not finite" in rejection["reason"]
 
 
-def test_one_infinite_dimension_spoils_neither_the_batch_nor_the_run(tmp_path, llama, monkeypatch):
+def test_a_passage_that_overflows_in_a_batch_is_run_again_by_itself(tmp_path, llama, monkeypatch):
     worker = load_worker(config_of(llama, make_saes(tmp_path, LAYERS)), "contrast")
+    plain, _ = run_with(worker, out=tmp_path / "PLAIN", limit=3)
     residuals = worker.model.residuals
 
-    def overflowing(tokens, lengths):
-        x = residuals(tokens, lengths).clone()
-        x[:, 4, 0] = float("inf")  # a passage of the second record
+    def overflowing(rows):
+        x = residuals(rows).clone()
+        if x.shape[1] == 9:
+            x[:, 4, 0] = float("inf")  # a passage of the second record
         return x
 
     monkeypatch.setattr(worker.model, "residuals", overflowing)
-    run, _ = run_with(worker, out=tmp_path / "RUN", limit=3, window=3)
-    metrics, rejected = run.table("metrics"), run.table("rejected")
-    assert (metrics.num_rows, rejected.num_rows) == (2, 1)
-    assert metrics["l1_fact_dimensionality"].null_count == 0
+    run, summary = run_with(worker, out=tmp_path / "RUN", limit=3)
+    assert summary.counters.reruns == 1
+    assert run.table("rejected").num_rows == 0
+    for name in ("l1_fact_energy", "l1_fact_dimensionality", "l2_hall_reconstruction_error"):
+        expected = plain.table("metrics")[name].to_pylist()
+        assert run.table("metrics")[name].to_pylist() == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_embedded_parts_are_known_by_their_name():
@@ -219,8 +219,7 @@ def test_an_sae_of_attention_heads_reads_them_side_by_side(tmp_path, llama):
     cfg.write_text(json.dumps(json.loads(cfg.read_text()) | {"reshape_activations": "hook_z"}))
     template = str(tmp_path / "sae_{layer}")
     worker = load_worker(config_of(llama, template, layers=(1,), hook=hook), "text")
-    tokens = torch.tensor([[5, 6, 7], [8, 9, 0]])
-    heads = worker.model.residuals(tokens, torch.tensor([3, 2]))[0]
+    heads = worker.model.residuals(packed([[5, 6, 7], [8, 9]], "prefix"))[0]
     assert heads.shape == (2, D_MODEL)
     together, _ = worker.saes[0].encode_decode(heads)
     alone, _ = worker.saes[0].encode_decode(heads[1:])

@@ -21,6 +21,7 @@ within 1e-6 ‖x‖·‖w‖ of its threshold may fall either way, so nothing is
 import json
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,7 +32,8 @@ from reference import Reference, Value
 from streamer.config import RunConfig
 from streamer.embedded import LAYERS, MODEL, RECORDS, SAES
 from streamer.loading.tokenizing import Tokenizing, tokenize
-from streamer.records import PASSAGES, Batch, Column, Origin, Record, TokenizedRecord, Window
+from streamer.packing import Packing
+from streamer.records import PASSAGES, Column, Origin, Record, TokenizedRecord, Window
 from streamer.worker import Worker, load_worker
 
 ROUNDING = {"float32": Rounding(1e-5, 1e-6), "float64": Rounding(1e-9, 1e-9)}
@@ -68,7 +70,9 @@ def measured(worker: Worker, texts: Sequence[Texts], size: int) -> list[Measured
     rows = [
         row
         for start in range(0, len(records), size)
-        for row in worker.process(Batch(window, records[start : start + size])).values.tolist()
+        for row in worker.process(
+            worker.batch(window, records[start : start + size])
+        ).values.tolist()
     ]
     assert len(rows) == len(texts)
     return [named(worker.columns, row) for row in rows]
@@ -134,20 +138,30 @@ def test_a_shuffled_batch_of_mixed_lengths_agrees(workers, texts, expected, dtyp
     assert disagreements([expected[place] for place in order], found, ROUNDING[dtype]) == []
 
 
+@pytest.mark.parametrize("sharing", ["trie", "prefix", "none"])
 @pytest.mark.parametrize("dtype", ROUNDING)
-def test_a_padded_residual_is_the_one_of_the_text_alone(workers, texts, reference, dtype):
-    ids = [reference.model.tokens(passages[0]) for passages in texts[::-20]]
-    found = residuals(workers[dtype], ids, padding=0).double().cpu().numpy()
+def test_a_residual_is_the_one_of_the_text_alone_however_packed(
+    workers, texts, reference, dtype, sharing
+):
+    chosen = [texts[-1], *texts[::20]]
+    ids = [reference.model.tokens(text) for passages in chosen for text in passages]
+    model = workers[dtype].model
+    found = model.residuals(Packing(sharing, 64).pack_passages(ids)).double().cpu().numpy()
     for place, tokens in enumerate(ids):
         x = reference.model.residuals(tokens)[list(LAYERS)]
         distance = np.linalg.norm(found[:, place] - x, axis=-1)
         assert (distance <= RESIDUALS[dtype] * np.linalg.norm(x, axis=-1)).all()
 
 
-def test_what_stands_in_the_padding_is_never_read(workers, texts, reference):
+@pytest.mark.parametrize("sharing", ["trie", "prefix", "none"])
+def test_what_stands_in_the_padding_is_never_read(workers, texts, reference, sharing):
     ids = [reference.model.tokens(text) for text in texts[-1][:1] + texts[0]]
-    zeros, others = (residuals(workers["float32"], ids, padding) for padding in (0, 77))
-    assert zeros.equal(others)
+    rows = Packing(sharing, 32).pack_passages(ids)
+    padding = (rows.ends == np.arange(1, rows.ends.shape[1] + 1)) & (rows.depths == 0)
+    assert padding.any()
+    other = replace(rows, tokens=np.where(padding, 77, rows.tokens))
+    model = workers["float32"].model
+    assert model.residuals(rows).equal(model.residuals(other))
 
 
 @pytest.mark.parametrize("dtype", ROUNDING)
@@ -162,13 +176,6 @@ def test_equal_texts_differ_in_nothing_but_identity(workers, texts, expected, dt
     first, other, _, second = measured(workers[dtype], [texts[place] for place in (3, 0, 1, 3)], 4)
     assert disagreements([as_expected(first, expected[3])], [second], ROUNDING[dtype]) == []
     assert first != other
-
-
-def residuals(worker: Worker, ids: Sequence[list[int]], padding: int) -> torch.Tensor:
-    rows = [torch.tensor(tokens) for tokens in ids]
-    padded = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=padding)
-    lengths = torch.tensor([len(tokens) for tokens in ids])
-    return worker.model.residuals(padded.to(worker.model.device), lengths.to(worker.model.device))
 
 
 def as_expected(found: Measured, like: dict[str, Value]) -> dict[str, Value]:

@@ -20,7 +20,7 @@ from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import AHEAD
 from streamer.preparation import prepare
 from streamer.queues import Queue
-from streamer.records import Batch, Result
+from streamer.records import Batch, Result, Work
 from streamer.runs import open_run
 
 GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
@@ -39,7 +39,7 @@ class Instant:
     def __getattr__(self, name):
         return getattr(self.worker, name)
 
-    def process(self, batch: Batch) -> Result:
+    def feed(self, batch: Batch) -> list[Result]:
         self.threads.add(threading.get_ident())
         self.worked.set()
         time.sleep(self.delay)
@@ -47,7 +47,7 @@ class Instant:
         if self.fail_at in rows:
             raise ValueError("a stage broke")
         values = np.repeat(rows[:, None], len(self.worker.columns), axis=1) % 4
-        return Result(batch.window, batch.records, values, batch.rejections)
+        return [Result(batch.window, batch.records, values, batch.rejections, Work())]
 
 
 @pytest.fixture
@@ -125,10 +125,10 @@ def test_one_thread_owns_the_device(tmp_path, worker):
     assert len(worker.threads) == 1
 
 
-def test_rows_come_out_in_input_order_though_batches_are_sorted_by_length(tmp_path, worker):
+def test_rows_come_out_in_input_order_though_batches_are_sorted(tmp_path, worker):
     lines = [GOOD.replace("sky", "sky " * (n * 7 % 11)) for n in range(300)]
     (tmp_path / "in.jsonl").write_text("".join(lines))
-    run, summary = run_with(
+    run, _ = run_with(
         worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN", batch_size=7, window=100
     )
     metrics = run.table("metrics")
@@ -136,7 +136,6 @@ def test_rows_come_out_in_input_order_though_batches_are_sorted_by_length(tmp_pa
     assert metrics["l1_prompt_l2_norm"].to_pylist() == [row % 4 for row in range(300)]
     lengths = metrics["prompt_tokens"].to_pylist()
     assert lengths != sorted(lengths)
-    assert summary.counters.positions < 1.3 * summary.counters.tokens
 
 
 def test_what_is_here_is_measured_though_more_may_come(tmp_path, worker):

@@ -4,60 +4,81 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.batching.planner import WINDOW_SECONDS, Budget, Planner
-from streamer.records import Chunk, Origin, Rejection, TokenizedRecord, padded_tokens
+from streamer.batching.budget import Budget
+from streamer.batching.planner import FIRST_RECORDS, WINDOW_SECONDS, Planner
+from streamer.packing import Packing
+from streamer.records import Chunk, Origin, Rejection, TokenizedRecord
+
+TRIES = Packing("trie", 16)
 
 
-def record(row: int, length: int) -> TokenizedRecord | Rejection:
-    """One of `length` tokens, a rejection if that is 0."""
+def record(row: int, *lengths: int) -> TokenizedRecord | Rejection:
+    """With passages of these lengths, that share tokens with each other only; none: rejected."""
     origin = Origin(row, "in", row, row, row + 1)
-    if not length:
+    if not lengths:
         return Rejection(origin, "bad", b"", 0)
-    return TokenizedRecord(origin, b"", str(row), (), (np.zeros(length, np.int32),))
+    passages = tuple(np.full(length, row + 1, np.int32) for length in lengths)
+    return TokenizedRecord(origin, b"", str(row), (), passages)
 
 
 @given(
-    st.lists(st.integers(0, 40), max_size=60), st.integers(1, 8), st.integers(1, 200),
+    st.lists(st.lists(st.integers(1, 40), max_size=3), max_size=40),
+    st.integers(1, 8) | st.none(),
+    st.integers(1, 200),
     st.integers(1, 20),
-)  # fmt: skip
+    st.sampled_from(["trie", "prefix", "none"]),
+)
 def test_every_record_is_in_one_batch_of_its_window_within_the_budget(
-    lengths, records, tokens, window
+    lengths, records, tokens, window, sharing
 ):
-    planner = Planner(Budget(records, tokens), window, 10**9)
-    planner.add(Chunk(tuple(record(row, length) for row, length in enumerate(lengths))))
-    batches = list(planner.cut())
+    planner = Planner(Packing(sharing, 16), Budget(tokens, records=records), window, 10**9)
+    planner.add(Chunk(tuple(record(row, *length) for row, length in enumerate(lengths))))
     rows_of: dict[int, list[int]] = {}
-    for batch in batches:
-        assert len(batch.records) <= records
-        assert len(batch.records) <= 1 or padded_tokens(batch.records) <= tokens
-        rows = [one.origin.row for one in batch.records]
-        rows += [one.origin.row for one in batch.rejections]
+    windows = {}
+    for batch in planner.cut():
+        if len(batch.records) > 1:
+            assert batch.rows.size <= tokens
+            assert records is None or len(batch.records) <= records
+        rows = [one.origin.row for one in (*batch.records, *batch.rejections)]
         rows_of.setdefault(batch.window.index, []).extend(rows)
+        windows[batch.window.index] = batch.window.rows
         assert batch.window.rows <= window
-    assert [len(rows) for rows in rows_of.values()] == [
-        batch.window.rows for batch in {b.window.index: b for b in batches}.values()
-    ]
+    assert {index: len(rows) for index, rows in rows_of.items()} == windows
     flat = [sorted(rows) for _, rows in sorted(rows_of.items())]
     assert [row for rows in flat for row in rows] == list(range(len(lengths)))
     assert list(planner.cut()) == []
 
 
-def test_like_lengths_run_together():
-    planner = Planner(Budget(2, 1000), 100, 10**9)
+def test_what_does_not_share_a_row_runs_beside_its_like():
+    planner = Planner(Packing("prefix", 16), Budget(1000, records=2), 100, 10**9)
     planner.add(Chunk(tuple(record(row, length) for row, length in enumerate([9, 1, 8, 2]))))
     assert [[one.longest for one in batch.records] for batch in planner.cut()] == [[1, 2], [8, 9]]
 
 
-def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
-    def is_full(records: int, per_second: float, size: int = 10**9) -> bool:
-        planner = Planner(Budget(4, 1000), 100, size)
-        planner.add(Chunk(tuple(record(row, 1) for row in range(records))))
-        return planner.is_full(per_second)
+def test_a_budget_that_changes_while_a_window_is_cut_counts_from_the_next_batch():
+    budget = Budget(4, 1000)
+    planner = Planner(TRIES, budget, 100, 10**9)
+    planner.add(Chunk(tuple(record(row, 2) for row in range(10))))
+    batches = planner.cut()
+    sizes = [len(next(batches).records)]
+    budget.tokens = 8
+    sizes += [len(batch.records) for batch in batches]
+    assert sizes == [2, 4, 4]
 
-    assert is_full(100, per_second=1000)
-    assert not is_full(99, per_second=1000)
-    assert is_full(99, per_second=1000, size=1)
+
+def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
+    def is_full(records: int, per_second: float, size: int = 10**9, **settings: bool) -> bool:
+        idle = settings.pop("idle", False)
+        planner = Planner(TRIES, Budget(1000), 1000, size, **settings)
+        planner.add(Chunk(tuple(record(row, 1) for row in range(records))))
+        return planner.is_full(per_second, idle=idle)
+
+    assert is_full(1000, per_second=1000)
+    assert not is_full(999, per_second=1000)
+    assert is_full(999, per_second=1000, size=1)
     assert is_full(int(2 * WINDOW_SECONDS), per_second=2)
     assert not is_full(int(2 * WINDOW_SECONDS) - 1, per_second=2)
-    assert is_full(16, per_second=0)
-    assert not is_full(15, per_second=0)
+    assert is_full(FIRST_RECORDS, per_second=0)
+    assert not is_full(FIRST_RECORDS - 1, per_second=0)
+    assert is_full(1, per_second=1000, idle=True)
+    assert not is_full(999, per_second=2, idle=True, whole_windows=True)

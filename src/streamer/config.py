@@ -28,6 +28,8 @@ ROLES: dict[Kind, tuple[str, ...]] = {
 
 CarryType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 Progress: TypeAlias = Literal["auto", "rich", "lines", "none"]
+Sharing: TypeAlias = Literal["trie", "prefix", "none"]
+Forward: TypeAlias = Literal["auto", "native", "bridge"]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
 
@@ -73,15 +75,31 @@ class RunConfig(BaseModel):
 
     device: str = "auto"
     """auto (cuda, else mps, else cpu), cpu, cuda, cuda:0, mps."""
-    dtype: Literal["float32", "float64"] = "float32"
-    """Of model and SAEs. float64 is for checking numbers; it is slow, on a GPU very."""
-    batch_size: Positive = 64
-    """Most records in a batch. Beyond this, small models gain nothing on a CPU."""
-    max_tokens: Positive = 16_384
-    """Most token positions in a batch, padding included. It bounds the memory of a forward pass."""
-    window: Positive = 1024
-    """Most records that are sorted by length together, to pad less. Nothing of a window is on disk
-    before all of it is, so it is also kept to ten seconds of work."""
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
+    """Of the model's weights. The SAEs are float32, with float64 weights float64, which is for
+    checking numbers: it is slow, on a GPU very."""
+    fp16: bool = False
+    """Run the model's matrix products in float16 (cuda, mps); on a CPU in bfloat16."""
+    bf16: bool = False
+    """Run the model's matrix products in bfloat16."""
+    forward: Forward = "auto"
+    """native: the Hugging Face module; bridge: TransformerLens' bridge; auto: native where the
+    architecture and the hook allow it."""
+    sharing: Sharing = "trie"
+    """Which tokens run once. trie: all that passages begin with alike, where the architecture
+    passes the check at load, else prefix: passages that begin or equal another; none: no tokens."""
+    batch_size: Positive | None = None
+    """Most records in a batch. Left out: as many as the token budget holds."""
+    max_tokens: Positive | None = None
+    """Most token positions in a batch, padding included. Left out: found while running, as what
+    runs fastest and fits the memory."""
+    deterministic: bool = False
+    """Fix batches and algorithms, so that the same run twice writes the same bytes."""
+    overlap: bool = True
+    """Read, compute and write at the same time. Without, one after another, for comparison."""
+    window: Positive = 4096
+    """Most records that are sorted together, to share and pad better. Nothing of a window is on
+    disk before all of it is, so it is also kept to ten seconds of work."""
 
     seed: int = 0
     """Of the noise that stability is measured with."""
@@ -137,6 +155,13 @@ class RunConfig(BaseModel):
                     f"{key} = {template!r} needs {{layer}} in it: there are "
                     f"{len(self.layers)} layers"
                 )
+        if self.fp16 and self.bf16:
+            raise ValueError("fp16 and bf16 exclude each other: give one of them")
+        if (self.fp16 or self.bf16) and self.dtype != "float32":
+            raise ValueError(
+                f"{'fp16' if self.fp16 else 'bf16'} needs dtype = 'float32', found {self.dtype!r}: "
+                f"it computes in a shorter format than the weights are kept in"
+            )
         if self.model != EMBEDDED and self.sae == EMBEDDED:
             raise ValueError(
                 f"model = {self.model!r} needs SAEs trained on it: give sae and layers"

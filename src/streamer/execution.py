@@ -8,14 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
+import torch
 from anyio import to_thread
 from rich.console import Console
 
 from streamer.analysis import FAMILIES, Family
-from streamer.batching.planner import Budget, Planner
+from streamer.batching.budget import Budget, Headroom
+from streamer.batching.planner import Planner
+from streamer.config import RunConfig
 from streamer.errors import RunFault, StreamerError
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.display import show
+from streamer.monitoring.memory import free_memory, memory
 from streamer.monitoring.snapshot import Observer
 from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
@@ -25,6 +29,13 @@ from streamer.worker import Worker, load_worker
 from streamer.writing.directory import RunDirectory
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
+
+START_TOKENS = {"cpu": 512, "mps": 1024, "cuda": 4096}
+"""Positions of the first batches: a model of 10 GB needs less than 1 GB for them."""
+MOST_TOKENS = 2**18
+"""Beyond this no device gains."""
+FIXED_TOKENS = 4096
+"""Of a deterministic run."""
 
 
 async def run(
@@ -54,6 +65,10 @@ async def run_loaded(
     warnings.send_to(directory.log)
     directory.describe(**_description(prepared, worker))
     directory.log("started")
+    for note in worker.model.notes:
+        directory.log("note", {"note": note})
+        if prepared.config.progress != "none":
+            console.print(f"note: {note}", highlight=False, markup=False)
     writer = Writer(directory.path, prepared.config, schema, worker.columns, directory.log)
     return await _stream(prepared, worker, writer, directory, console)
 
@@ -65,10 +80,14 @@ async def _stream(
     model = worker.model
     how = Tokenizing(model.tokenizer, worker.bos_id, model.context, config.too_long)
     planner = Planner(
-        Budget(config.batch_size, config.max_tokens),
-        max(config.window, config.batch_size),
+        worker.packing,
+        _budget(config, model.device),
+        config.window,
         config.prefetch_bytes // 4,
+        whole_windows=config.deterministic,
     )
+    if not config.overlap:
+        counters.turn = threading.Lock()
     queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
     observer = Observer(counters, (queues.loaded, queues.batches, queues.results), model.device)
     means, stopped = DomainMeans(), list[int]()
@@ -109,6 +128,22 @@ async def _stream(
         domains=means,
         reasons=writer.reasons.most_common(),
     )
+
+
+def _budget(config: RunConfig, device: torch.device) -> Budget:
+    """What is configured; what is not is found while running, unless the run is deterministic."""
+    if config.max_tokens is not None or config.deterministic:
+        return Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
+    before = memory(device)
+
+    def headroom() -> Headroom:
+        now = memory(device)
+        if now.device_peak is None or before.device is None:
+            return Headroom(now.process_peak - before.process, free_memory(device))
+        return Headroom(now.device_peak - before.device, free_memory(device))
+
+    start = START_TOKENS[device.type]
+    return Budget(start, MOST_TOKENS, records=config.batch_size, headroom=headroom)
 
 
 async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Console) -> None:
@@ -153,6 +188,10 @@ def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
             "d_model": model.d_model,
             "n_layers": model.n_layers,
             "context": model.context,
+            "forward": model.forward,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "autocast": str(model.autocast).removeprefix("torch.") if model.autocast else None,
+            "sharing": worker.packing.sharing,
             "bos": worker.bos_id,
         },
         "saes": [

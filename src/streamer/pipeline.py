@@ -1,14 +1,14 @@
 """A whole run on one page: the stages, the queues between them, and how it drains.
 
     load ──▶ loaded ──▶ plan ──▶ batches ──▶ compute ──▶ results ──▶ write
-    a thread            a task               one thread              a thread
+    a thread            a thread             one thread              a thread
 
 Every stage is a task of one group. A stage that ends closes the queue behind it, so the end of the
 input drains through all of them; a full queue holds the stage before it back; an error in one stage
 cancels the others. Blocking work is done in threads, and one thread alone touches the device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -20,7 +20,7 @@ from streamer.loading.loader import CHUNK_RECORDS, Loader
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
 from streamer.queues import Queue
-from streamer.records import Batch, Chunk, Result, padded_tokens
+from streamer.records import Batch, Chunk, Result
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
 
@@ -67,7 +67,7 @@ async def stream(
     async with anyio.create_task_group() as group:
         group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
         group.start_soon(_plan, stages, queues.loaded, queues.batches, counters)
-        group.start_soon(_compute, stages.worker, queues.batches, queues.results, counters)
+        group.start_soon(_compute, stages, queues.batches, queues.results, counters)
         group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
 
 
@@ -89,9 +89,13 @@ async def _plan(
     planner, stopped = stages.planner, stages.loader.stopped
 
     async def hand_over() -> None:
-        with counters.busy("plan"):
-            cut = list(planner.cut())
-        for batch in cut:
+        cut = planner.cut()
+
+        def next_batch() -> Batch | None:
+            with counters.busy("plan"):
+                return next(cut, None)
+
+        while (batch := await to_thread.run_sync(next_batch)) is not None:
             await batches.send(batch)
 
     with batches:
@@ -99,30 +103,37 @@ async def _plan(
             if stopped.is_set():  # what has not been planned yet is left for another time
                 continue
             planner.add(chunk)
-            if planner.is_full(counters.per_second) or batches.starved:
+            if planner.is_full(counters.per_second, idle=batches.starved):
                 await hand_over()
         if not stopped.is_set():
             await hand_over()
 
 
 async def _compute(
-    worker: Worker, batches: Queue[Batch], results: Queue[Result], counters: Counters
+    stages: Stages, batches: Queue[Batch], results: Queue[Result], counters: Counters
 ) -> None:
+    worker, budget = stages.worker, stages.planner.budget
+
+    def hand_over(done: Sequence[Result], seconds: float) -> None:
+        for result in done:
+            counters.count(result)
+            budget.measured(result.work, seconds / len(done))
+            from_thread.run(results.send, result)
+
     def own_the_device() -> None:
         while True:
             try:
                 batch = from_thread.run(batches.receive)
             except anyio.EndOfStream:
-                return
-            with counters.busy("compute"):
-                result = worker.process(batch)
-            counters.done += len(result.records) + len(result.rejections)
-            if batch.records:
-                counters.batches += 1
-                counters.batch_records = len(batch.records)
-                counters.tokens += sum(len(ids) for one in batch.records for ids in one.tokens)
-                counters.positions += padded_tokens(batch.records)
-            from_thread.run(results.send, result)
+                break
+            with counters.busy("compute") as clock:
+                done = worker.feed(batch)
+                if batches.is_empty:  # nothing to do beside waiting for the device
+                    done += worker.drain()
+            hand_over(done, clock.seconds)
+        with counters.busy("compute") as clock:
+            done = worker.drain()
+        hand_over(done, clock.seconds)
 
     with results:
         await to_thread.run_sync(own_the_device)

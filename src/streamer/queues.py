@@ -51,6 +51,11 @@ class Queue(Generic[T]):
         return min(1.0, max(waiting / self.max_items, by_bytes))
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits in it."""
+        return self._out.statistics().current_buffer_used == 0
+
+    @property
     def starved(self) -> bool:
         """Whether the receiving stage stands idle because nothing is here."""
         return self._out.statistics().tasks_waiting_receive > 0

@@ -5,7 +5,6 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
 """
 
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -141,12 +140,53 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Token ids side by side as the model runs them, padded on the right."""
+
+    tokens: npt.NDArray[np.int64]
+    """[row, position]"""
+    depths: npt.NDArray[np.int64]
+    """[row, position]: the position id: how many tokens of its passage come before a token."""
+    ends: npt.NDArray[np.int64]
+    """[row, position]: the position in the row behind the last token that sees this one."""
+    reads: npt.NDArray[np.int64]
+    """[passage]: index into the flattened rows of its last token, record by record."""
+    branches: bool
+    """Whether some row is more than one chain, so that causal order alone is not its mask."""
+    count: int
+    """Positions that are not padding."""
+
+    @property
+    def size(self) -> int:
+        """Positions, padding included."""
+        return int(self.tokens.size)
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Records that run through the model together, and rejections that ride along."""
 
     window: Window
     records: tuple[TokenizedRecord, ...]
     rejections: tuple[Rejection, ...] = ()
+    rows: Rows | None = None
+    """Its passages, packed; None if there are no records."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What the device did for a batch."""
+
+    tokens: int = 0
+    """Of all passages, as if none were shared."""
+    distinct: int = 0
+    """That were run: shared ones once."""
+    positions: int = 0
+    """That were run, padding included."""
+    reruns: int = 0
+    """Passages run again by themselves in float32, because their residual was not finite."""
+    splits: int = 0
+    """How often the batch was split because it did not fit the memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,17 +198,10 @@ class Result:
     values: npt.NDArray[np.floating]
     """[record, column], in the order of the analysis' columns; NaN where a metric is undefined."""
     rejections: tuple[Rejection, ...]
+    work: Work
 
 
 def held_bytes(record: Loaded) -> int:
     """Bytes that `record` holds: its raw text and its tokens."""
     tokens = record.tokens if isinstance(record, TokenizedRecord) else ()
     return len(record.raw) + sum(passage.nbytes for passage in tokens) + 200
-
-
-def padded_tokens(records: Sequence[TokenizedRecord]) -> int:
-    """Positions that a right-padded batch of `records` runs, padding included."""
-    if not records:
-        return 0
-    rows = sum(len(record.tokens) for record in records)
-    return rows * max(record.longest for record in records)

@@ -1,21 +1,46 @@
 """One device at work: a batch of token ids in, a table of numbers out."""
 
-from collections.abc import Sequence
+import os
+from collections import deque
+from collections.abc import Generator, Sequence
+from typing import TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from streamer.analysis import FAMILIES, Activations, Family, Layout, columns_of, compute
 from streamer.analysis.activations import LayerActivations
-from streamer.config import Kind, RunConfig
+from streamer.config import Kind, RunConfig, Sharing
 from streamer.errors import UsageError
-from streamer.model.language_model import LanguageModel, find_model, load_language_model
+from streamer.model.encoding import Encoded, encode
+from streamer.model.language_model import (
+    ROW_LENGTH,
+    LanguageModel,
+    find_model,
+    load_language_model,
+)
+from streamer.model.layer_sae import LayerSae
 from streamer.model.noise import NoisePool
-from streamer.model.precision import DTYPES, analysis_dtype, pick_device
-from streamer.model.saes import LayerSae, find_saes, load_saes, wants_bos
-from streamer.records import PASSAGES, Batch, Column, Rejection, Result, TokenizedRecord
+from streamer.model.out_of_memory import is_out_of_memory, release
+from streamer.model.precision import DTYPES, analysis_dtype, pick_device, sae_dtype
+from streamer.model.saes import find_saes, load_saes, wants_bos
+from streamer.model.transfers import ToHost
+from streamer.packing import Packing
+from streamer.records import (
+    PASSAGES,
+    Batch,
+    Column,
+    Rejection,
+    Result,
+    TokenizedRecord,
+    Window,
+    Work,
+)
+
+Steps: TypeAlias = Generator[None, None, Result]
 
 
 class Worker:
@@ -30,74 +55,171 @@ class Worker:
         kind: Kind,
         families: Sequence[Family],
         bos_id: int | None,
+        packing: Packing,
     ) -> None:
         self.model = model
         self.bos_id = bos_id
         """What passages begin with, None for nothing."""
         self.saes = tuple(saes)
         self.passages = PASSAGES[kind]
+        self.packing = packing
+        """How batches for this worker are to be packed."""
         self._noise = noise
         self._families = families
         layers = tuple(sae.layer for sae in saes)
         layout = Layout(layers, self.passages, tuple(sae.W_dec.shape[0] for sae in saes))
         self.columns: tuple[Column, ...] = columns_of(families, layout)
+        self._begun: deque[tuple[Batch, Steps]] = deque()
+
+    def batch(
+        self,
+        window: Window,
+        records: Sequence[TokenizedRecord],
+        rejections: tuple[Rejection, ...] = (),
+    ) -> Batch:
+        """`records`, packed for this worker."""
+        return Batch(window, tuple(records), rejections, self.packing.pack(records))
 
     def process(self, batch: Batch) -> Result:
-        """The numbers of every record of `batch`; a record whose residual overflows is rejected."""
-        if not batch.records:
-            values = np.empty((0, len(self.columns)))
-            return Result(batch.window, (), values, batch.rejections)
-        residual = self._residuals(batch.records)
+        """The numbers of every record of `batch`, now.
+
+        What does not fit the memory is split and run again, down to single records. A record that
+        does not fit alone, or whose residual is not finite in float32 either, is rejected.
+        """
+        try:
+            steps = self._steps(batch)
+            while True:
+                next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        return self._in_halves(batch)  # not in the handler, whose traceback holds the tensors
+
+    def feed(self, batch: Batch) -> list[Result]:
+        """Begin `batch`; the results that are there by now, of this or earlier batches.
+
+        On CUDA the device is given the next batch before the last one is waited for.
+        """
+        if self.model.device.type != "cuda":
+            return [self.process(batch)]
+        self._begun.append((batch, self._steps(batch)))
+        return self._step()
+
+    def drain(self) -> list[Result]:
+        """The results of all that was begun."""
+        results = []
+        while self._begun:
+            results += self._step()
+        return results
+
+    def _step(self) -> list[Result]:
+        """Take every batch a step further, the newest first, so that the device has work while the
+        oldest is waited for."""
+        results: list[Result] = []
+        left: deque[tuple[Batch, Steps]] = deque()
+        failed: list[Batch] = []
+        for batch, steps in reversed(self._begun):
+            try:
+                next(steps)
+                left.appendleft((batch, steps))
+            except StopIteration as done:
+                results.append(done.value)
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed.append(batch)
+        self._begun = left
+        return results + [self._in_halves(batch) for batch in failed]
+
+    def _in_halves(self, batch: Batch) -> Result:
+        release(self.model.device)
+        records = batch.records
+        if len(records) == 1:
+            tokens = sum(map(len, records[0].tokens))
+            reason = f"out of memory even alone: {tokens:,} tokens"
+            rejected = _reject(records[0], reason)
+            work = Work(splits=1)
+            return Result(batch.window, (), self._no_values, (*batch.rejections, rejected), work)
+        middle = len(records) // 2
+        first, second = (
+            self.process(self.batch(batch.window, half, ridden))
+            for half, ridden in ((records[:middle], batch.rejections), (records[middle:], ()))
+        )
+        return _together(first, second)
+
+    @property
+    def _no_values(self) -> npt.NDArray[np.float64]:
+        return np.empty((0, len(self.columns)))
+
+    def _steps(self, batch: Batch) -> Steps:
+        """Three steps: run the model and the SAEs and ask how many features are active; compute the
+        metrics, whose shapes depend on that; read them."""
+        records, rows = batch.records, batch.rows
+        if rows is None:
+            return Result(batch.window, (), self._no_values, batch.rejections, Work())
         with torch.inference_mode():
-            finite = residual.isfinite().all(-1).all(-1).all(0)
-            residual = residual.masked_fill(~finite[:, None, None], 0)
-            activations = self._encode(residual, batch.records)
-            table = compute(self._families, self.columns, activations)
-            values = torch.cat([table, finite[:, None].to(table.dtype)], dim=1).cpu().numpy()
-        good = values[:, -1] > 0
+            noise = self._noise_of(records)
+            encoded = encode(self.saes, self.model.residuals(rows), noise)
+            told = ToHost(encoded.counts_and_finite())
+        yield
+        with torch.inference_mode():
+            *counts, finite = told.wait().tolist()
+            lost = [place for place, ok in enumerate(finite) if not ok]
+            if lost:
+                passages = [ids.tolist() for record in records for ids in record.tokens]
+                residual = self.model.residuals_apart([passages[place] for place in lost])
+                encoded.replace(lost, encode(self.saes, residual, noise[lost]))
+                *counts, finite = encoded.counts_and_finite().tolist()
+            table = ToHost(
+                compute(self._families, self.columns, self._activations(encoded, counts))
+            )
+        yield
+        values = table.wait().numpy()
+        good: npt.NDArray[np.bool_] = np.array(finite, dtype=bool).reshape(len(records), -1)
+        good = np.logical_and.reduce(good, axis=1)
         overflown = [
-            _overflow(record) for record, ok in zip(batch.records, good, strict=True) if not ok
+            _reject(record, "the model's residual is not finite, in float32 either")
+            for record, ok in zip(records, good, strict=True)
+            if not ok
         ]
-        records = tuple(record for record, ok in zip(batch.records, good, strict=True) if ok)
-        return Result(batch.window, records, values[good, :-1], (*batch.rejections, *overflown))
+        kept = tuple(record for record, ok in zip(records, good, strict=True) if ok)
+        tokens = sum(len(ids) for record in records for ids in record.tokens)
+        work = Work(tokens, rows.count, rows.size, len(lost))
+        return Result(batch.window, kept, values[good], (*batch.rejections, *overflown), work)
 
-    def _residuals(
-        self, records: Sequence[TokenizedRecord]
-    ) -> Float[Tensor, "layer record passage d_model"]:
-        tokens, lengths = _padded([ids for record in records for ids in record.tokens])
-        device = self.model.device
-        x = self.model.residuals(tokens.to(device), lengths.to(device))
-        return x.reshape(len(self.saes), len(records), len(self.passages), -1)
+    def _noise_of(self, records: Sequence[TokenizedRecord]) -> Float[Tensor, "passage width"]:
+        """A record's noise, for each of its passages."""
+        vectors = self._noise.vectors([record.key for record in records])
+        return vectors.repeat_interleave(len(self.passages), dim=0)
 
-    def _encode(
-        self,
-        residual: Float[Tensor, "layer record passage d_model"],
-        records: Sequence[TokenizedRecord],
-    ) -> Activations:
-        shape = residual.shape[1:3]
-        encoded = [
-            sae.encode_decode(x.flatten(0, 1)) for sae, x in zip(self.saes, residual, strict=True)
-        ]
-        # The one read that shapes depend on: how many features are active in each passage.
-        counts = torch.stack([(features > 0).sum(-1) for features, _ in encoded]).cpu()
-        dtype = analysis_dtype(self.model.device)
+    def _activations(self, encoded: Encoded, counts: Sequence[Sequence[int]]) -> Activations:
+        def by_record(x: Float[Tensor, "passage _"]) -> Float[Tensor, "record _ _"]:
+            return x.reshape(-1, len(self.passages), x.shape[-1])
+
         layers = tuple(
             LayerActivations(
                 layer=sae.layer,
-                residual=x,
-                reconstruction=reconstruction.reshape(x.shape),
-                features=features.reshape(*shape, -1),
+                residual=by_record(residual),
+                reconstruction=None if reconstruction is None else by_record(reconstruction),
+                features=by_record(features),
                 W_dec=sae.W_dec,
-                counts=active.reshape(shape).tolist(),
-                dtype=dtype,
+                b_dec=sae.b_dec if reconstruction is None else None,
+                counts=active,
+                dtype=analysis_dtype(self.model.device),
             )
-            for sae, x, (features, reconstruction), active in zip(
-                self.saes, residual, encoded, counts, strict=True
+            for sae, residual, reconstruction, features, active in zip(
+                self.saes,
+                encoded.residual,
+                encoded.reconstructions,
+                encoded.features,
+                counts,
+                strict=True,
             )
         )
-        noise = self._noise.vectors([record.key for record in records])
-        noisy = self.saes[0].encode((residual[0] + noise[:, None]).flatten(0, 1))
-        return Activations(self.passages, layers, noisy.reshape(*shape, -1))
+        return Activations(self.passages, layers, by_record(encoded.noisy))
 
 
 def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMILIES) -> Worker:
@@ -105,34 +227,54 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
 
     :raises UsageError: the device, the model or an SAE is not to be had.
     """
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+        torch.use_deterministic_algorithms(True)
     device = pick_device(config.device)
     path, places = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
     saes = load_saes(places, config, model)
-    noise = NoisePool(model.width, config.noise_std, config.seed, device, DTYPES[config.dtype])
+    dtype = DTYPES[sae_dtype(config.dtype)]
+    noise = NoisePool(model.width, config.noise_std, config.seed, device, dtype)
     bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None
     if bos_id is None and wants_bos(config, saes):
         raise UsageError(
             f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
             f"none. Say prepend_bos = false to do without."
         )
-    return Worker(model=model, saes=saes, noise=noise, kind=kind, families=families, bos_id=bos_id)
+    return Worker(
+        model=model,
+        saes=saes,
+        noise=noise,
+        kind=kind,
+        families=families,
+        bos_id=bos_id,
+        packing=Packing(_sharing(config, model), ROW_LENGTH),
+    )
 
 
-def _padded(
-    rows: Sequence[np.ndarray],
-) -> tuple[Int[Tensor, "row position"], Int[Tensor, " row"]]:
-    """Rows of token ids side by side, padded on the right, and their lengths.
-
-    What stands in the padding is never read: it is masked, and behind every real token.
-    """
-    lengths = torch.tensor([len(row) for row in rows])
-    tokens = torch.zeros(len(rows), int(lengths.max()), dtype=torch.int64)
-    for place, row in enumerate(rows):
-        tokens[place, : len(row)] = torch.from_numpy(row)
-    return tokens, lengths
+def _sharing(config: RunConfig, model: LanguageModel) -> Sharing:
+    """What is asked for, as far as the model takes it."""
+    return model.sharing if config.sharing == "trie" else config.sharing
 
 
-def _overflow(record: TokenizedRecord) -> Rejection:
-    reason = "the model's residual is not finite (overflow); try another dtype"
+def _together(first: Result, second: Result) -> Result:
+    """The result of a batch from those of its halves."""
+    one, other = first.work, second.work
+    return Result(
+        first.window,
+        (*first.records, *second.records),
+        np.concatenate([first.values, second.values]),
+        (*first.rejections, *second.rejections),
+        Work(
+            tokens=one.tokens + other.tokens,
+            distinct=one.distinct + other.distinct,
+            positions=one.positions + other.positions,
+            reruns=one.reruns + other.reruns,
+            splits=1 + max(one.splits, other.splits),
+        ),
+    )
+
+
+def _reject(record: TokenizedRecord, reason: str) -> Rejection:
     return Rejection(record.origin, reason, record.raw, len(record.raw))

@@ -19,22 +19,25 @@ class LayerActivations:
         *,
         layer: int,
         residual: Float[Tensor, "record passage d_model"],
-        reconstruction: Float[Tensor, "record passage d_model"],
+        reconstruction: Float[Tensor, "record passage d_model"] | None,
         features: Float[Tensor, "record passage d_sae"],
         W_dec: Float[Tensor, "d_sae d_model"],
-        counts: Sequence[Sequence[int]],
+        b_dec: Float[Tensor, " d_model"] | None,
+        counts: Sequence[int],
         dtype: torch.dtype,
     ) -> None:
-        """`counts` are the numbers of active features of each record's passages, on the host:
-        shapes depend on it, and reading it here would make the device wait once a metric."""
+        """`counts` are the numbers of active features of all passages, record by record, on the
+        host: shapes depend on it, and reading it here would make the device wait once a metric.
+        `reconstruction` is None where it is features @ W_dec + b_dec."""
         self.layer = layer
         self.residual = residual.to(dtype)
-        self.reconstruction = reconstruction.to(dtype)
+        self._reconstruction = reconstruction
         self.features = features
         self.W_dec = W_dec
+        self.b_dec = b_dec
         self.counts = counts
         self.dtype = dtype
-        width = max(1, *(count for record in counts for count in record))
+        width = max(1, *counts)
         values, index = features.topk(width, dim=-1)
         self.magnitude: Float[Tensor, "record passage active"] = values.clamp(min=0).to(dtype)
         """Activations of the active features, largest first, zero behind the last one."""
@@ -50,8 +53,18 @@ class LayerActivations:
     @cached_property
     def shape(self) -> Shape:
         """Computed once, for every family that asks."""
-        counts = [count for record in self.counts for count in record]
-        return shape_of(self.magnitude, self.index, counts, self.W_dec)
+        return shape_of(self.magnitude, self.index, self.counts, self.W_dec)
+
+    @cached_property
+    def reconstruction(self) -> Float[Tensor, "record passage d_model"]:
+        """What the SAE makes of its features."""
+        if self._reconstruction is not None:
+            return self._reconstruction.to(self.dtype)
+        # Σ fᵢ rᵢ is the centroid, not yet divided by Σ fᵢ
+        active = (self.shape.centroid * self.energy[..., None]).masked_fill(
+            (self.l0 == 0)[..., None], 0
+        )
+        return active if self.b_dec is None else active + self.b_dec.to(self.dtype)
 
     def where_active(
         self, values: Float[Tensor, "record passage"]

@@ -15,13 +15,13 @@ def _columns(layout: Layout) -> list[Column]:
 def _compute(activations: Activations, _: Values) -> Values:
     if len(activations.layers) < 3:
         return {}
-    second, third = (
-        layer.features.to(layer.dtype).clamp(min=0) for layer in activations.layers[1:3]
-    )
-    if second.shape != third.shape:
+    second, third = activations.layers[1:3]
+    if second.features.shape != third.features.shape:
         return {}
+    beside = third.features.gather(-1, second.index).clamp(min=0).to(second.dtype)
+    product = (second.magnitude * beside).sum(-1)
     # 0/0 is NaN: nothing active, nothing to compare
-    cosine = (second * third).sum(-1) / (second.norm(dim=-1) * third.norm(dim=-1))
+    cosine = product / (second.magnitude.norm(dim=-1) * third.magnitude.norm(dim=-1))
     return {
         f"cross_layer_consistency_{passage}": cosine[:, place]
         for place, passage in enumerate(activations.passages)

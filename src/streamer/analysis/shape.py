@@ -13,12 +13,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from streamer.analysis.spectrum import spectrum
+
 NAN = float("nan")
-SMALL = 256
-"""Matrices up to this side are decomposed by one thread each: on a CPU, sharing one out costs more
-than it saves, by far when the cores are busy otherwise."""
-GATHERED = 2**24
-"""Most numbers of decoder rows held at once (128 MB in float64)."""
+GATHERED = 2**21
+"""Most numbers of decoder rows worked on at once: 16 MB in float64, which caches hold."""
+GATHERED_ON_DEVICE = 2**27
+"""The same on an accelerator, which wants much at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,8 @@ def shape_of(
     axis = torch.full((len(index), d_model), NAN, device=device, dtype=dtype)
     rank = max(3, min(width, d_model))
     eigenvalues = torch.zeros(len(index), rank, device=device, dtype=dtype)
-    for rows, n in _alike(counts, d_model):
+    most = GATHERED if device.type == "cpu" else GATHERED_ON_DEVICE
+    for rows, n in _alike(counts, most // d_model):
         where = torch.tensor(rows, device=device)
         r = W_dec[index[where, :n]].to(dtype)
         centroid[where], axis[where], found = _decompose(r, magnitude[where, :n])
@@ -62,14 +64,15 @@ def shape_of(
     return Shape(centroid.reshape(shaped), axis.reshape(shaped), eigenvalues.reshape(shaped))
 
 
-def _alike(counts: Sequence[int], d_model: int) -> Iterator[tuple[list[int], int]]:
-    """Groups of passages with their largest count: like counts together, few enough to gather."""
+def _alike(counts: Sequence[int], most: int) -> Iterator[tuple[list[int], int]]:
+    """Groups of passages with their largest count: like counts together, at most so many features
+    in all, but at least one passage."""
     by_count = np.argsort(counts, kind="stable")
     n = np.asarray(counts)[by_count]
     begin = int(np.searchsorted(n, 0, "right"))
     while begin < len(n):
         end = int(np.searchsorted(n, max(4, 1.25 * n[begin]), "right"))
-        end = min(end, begin + max(1, GATHERED // (int(n[end - 1]) * d_model)))
+        end = min(end, begin + max(1, most // int(n[end - 1])))
         yield by_count[begin:end].tolist(), int(n[end - 1])
         begin = end
 
@@ -79,35 +82,20 @@ def _decompose(
 ) -> tuple[
     Float[Tensor, "passage d_model"], Float[Tensor, "passage d_model"], Float[Tensor, "passage k"]
 ]:
-    """Centroid, first principal axis and eigenvalues (largest first) of weighted points `r`."""
+    """Centroid, first principal axis and eigenvalues (largest first) of weighted points `r`, which
+    are overwritten."""
     w = f / f.sum(-1, keepdim=True)
-    centroid = torch.einsum("pn,pnd->pd", w, r)
-    M = w.sqrt()[..., None] * (r - centroid[:, None])
+    size = (w * r.square().sum(-1)).sum(-1, keepdim=True)
+    centroid = torch.bmm(w[:, None], r)
+    M = r.sub_(centroid).mul_(w.sqrt()[..., None])
     by_gram = r.shape[1] <= r.shape[2]
-    values, vectors = _eigh(M @ M.mT if by_gram else M.mT @ M)
-    values, first = values.flip(-1), vectors[..., -1]
+    values, first = spectrum(M @ M.mT if by_gram else M.mT @ M)
     # n points span at most n − 1 dimensions around their centroid; beyond is rounding
     n = (f > 0).sum(-1, keepdim=True)
-    values = values.clamp(min=0) * (torch.arange(values.shape[-1], device=n.device) < n - 1)
-    axis = torch.einsum("pnd,pn->pd", M, first) if by_gram else first
+    values = values.flip(-1).clamp(min=0)
+    values = values * (torch.arange(values.shape[-1], device=n.device) < n - 1)
+    axis = torch.bmm(first[:, None], M)[:, 0] if by_gram else first
     axis = axis / axis.norm(dim=-1, keepdim=True)
     # features that share one direction have no spread, whatever rounding makes of it
-    size = (w * r.square().sum(-1)).sum(-1, keepdim=True)
     point = values[:, :1] <= (64 * torch.finfo(r.dtype).eps) ** 2 * size
-    return centroid, axis.masked_fill(point, NAN), values.masked_fill(point, 0)
-
-
-def _eigh(
-    symmetric: Float[Tensor, "passage k k"],
-) -> tuple[Float[Tensor, "passage k"], Float[Tensor, "passage k k"]]:
-    """Eigenvalues, smallest first, and eigenvectors as columns."""
-    threads = torch.get_num_threads()
-    if symmetric.device.type != "cpu" or symmetric.shape[-1] > SMALL or threads == 1:
-        values, vectors = torch.linalg.eigh(symmetric)
-        return values, vectors
-    torch.set_num_threads(1)
-    try:
-        values, vectors = torch.linalg.eigh(symmetric)
-    finally:
-        torch.set_num_threads(threads)
-    return values, vectors
+    return centroid[:, 0], axis.masked_fill(point, NAN), values.masked_fill(point, 0)

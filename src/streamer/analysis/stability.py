@@ -1,9 +1,5 @@
 """Whether a little noise on the first layer's residual changes which features are strongest."""
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
 from streamer.analysis.activations import Activations
 from streamer.analysis.columns import Family, Layout, Values
 from streamer.records import Column
@@ -17,22 +13,18 @@ def _columns(layout: Layout) -> list[Column]:
 
 def _compute(activations: Activations, _: Values) -> Values:
     layer = activations.layers[0]
-    before = _top(layer.features)
-    after = _top(activations.noisy)
-    both = (before & after).sum(-1).to(layer.dtype)
-    either = (before | after).sum(-1).to(layer.dtype)
-    jaccard = layer.where_active(both / either)
+    top = min(TOP, layer.features.shape[-1])
+    before, index = layer.magnitude[..., :top], layer.index[..., :top]
+    after, noisy_index = activations.noisy.topk(top, dim=-1)
+    same = index[..., :, None] == noisy_index[..., None, :]
+    same = same & (before > 0)[..., :, None] & (after > 0)[..., None, :]
+    both = same.sum((-2, -1))
+    either = (before > 0).sum(-1) + (after > 0).sum(-1) - both
+    jaccard = layer.where_active(both.to(layer.dtype) / either)
     return {
         f"stability_{passage}": jaccard[:, place]
         for place, passage in enumerate(activations.passages)
     }
-
-
-def _top(features: Float[Tensor, "record passage d_sae"]) -> Tensor:
-    """Which features are among the `TOP` strongest; fewer where fewer are active."""
-    values, index = features.topk(min(TOP, features.shape[-1]), dim=-1)
-    chosen = torch.zeros_like(features, dtype=torch.bool)
-    return chosen.scatter(-1, index, values > 0)
 
 
 STABILITY = Family("stability", _columns, _compute)

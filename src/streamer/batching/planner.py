@@ -1,36 +1,35 @@
-"""From records in input order to batches of like length: less padding, the same numbers.
+"""From records in input order to batches: sorted, so that they share and pad well.
 
-Records are gathered into windows; within a window they are sorted by length and cut into batches
-that fit the budget. Every batch names its window, so that the writer can restore the order.
+Records are gathered into windows; within a window they are sorted and cut into batches that fit the
+budget as it then is. Every batch names its window, so that the writer can restore the order.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
-from streamer.records import Batch, Chunk, Loaded, Rejection, TokenizedRecord, Window
+from streamer.batching.budget import Budget
+from streamer.packing import Packing
+from streamer.records import Batch, Chunk, Loaded, Rejection, Rows, TokenizedRecord, Window
 
 WINDOW_SECONDS = 10.0
-FIRST_BATCHES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Budget:
-    """What one batch may hold."""
-
-    records: int
-    tokens: int
-    """Positions, padding included. A single record that needs more runs alone."""
-
-    def holds(self, records: int, positions: int) -> bool:
-        """Whether a batch may have so many records and padded positions."""
-        return records <= self.records and positions <= self.tokens
+FIRST_RECORDS = 256
 
 
 class Planner:
     """Gathers records into windows of `window_records` and cuts those into batches."""
 
-    def __init__(self, budget: Budget, window_records: int, window_bytes: int) -> None:
+    def __init__(
+        self,
+        packing: Packing,
+        budget: Budget,
+        window_records: int,
+        window_bytes: int,
+        *,
+        whole_windows: bool = False,
+    ) -> None:
+        """`whole_windows`: cut none early, so that batches do not depend on time."""
         self.budget = budget
+        self.whole_windows = whole_windows
+        self._packing = packing
         self._window_records = window_records
         self._window_bytes = window_bytes
         self._gathered: list[Loaded] = []
@@ -42,21 +41,24 @@ class Planner:
         self._gathered += chunk.records
         self._bytes += chunk.size
 
-    def is_full(self, per_second: float) -> bool:
-        """Whether the window should be cut now, given how many records a second are measured.
+    def is_full(self, per_second: float, *, idle: bool = False) -> bool:
+        """Whether the window should be cut now, given how many records a second are measured, and
+        whether the device stands idle.
 
         Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`.
         """
-        worth = max(self.budget.records, round(per_second * WINDOW_SECONDS))
-        if not per_second:  # nothing is measured yet: a few batches tell
-            worth = FIRST_BATCHES * self.budget.records
+        worth = self._window_records
+        if not self.whole_windows:
+            worth = round(per_second * WINDOW_SECONDS) or FIRST_RECORDS
+            if idle:
+                return True
         return (
             len(self._gathered) >= min(worth, self._window_records)
             or self._bytes >= self._window_bytes
         )
 
     def cut(self) -> Iterator[Batch]:
-        """The batches of all that was gathered, window by window."""
+        """The batches of all that was gathered, window by window, each cut when it is asked for."""
         gathered, self._gathered, self._bytes = self._gathered, [], 0
         for begin in range(0, len(gathered), self._window_records):
             yield from self._window(gathered[begin : begin + self._window_records])
@@ -69,20 +71,33 @@ class Planner:
         good = [record for record in gathered if isinstance(record, TokenizedRecord)]
         if not good:
             yield Batch(window, (), rejections)
-            return
-        good.sort(key=lambda record: record.longest)
-        for records in self._fitting(good):
-            yield Batch(window, records, rejections)
-            rejections = ()
+        for alike in self._sorted(good):
+            left = alike
+            while left:
+                records, rows = self._first_batch(left)
+                yield Batch(window, records, rejections, rows)
+                left, rejections = left[len(records) :], ()
 
-    def _fitting(
-        self, by_length: Sequence[TokenizedRecord]
-    ) -> Iterator[tuple[TokenizedRecord, ...]]:
-        begin = rows = 0
-        for end, record in enumerate(by_length):
-            rows += len(record.tokens)
-            # sorted, so that the last is the longest and pads the others
-            if end > begin and not self.budget.holds(end + 1 - begin, rows * record.longest):
-                yield tuple(by_length[begin:end])
-                begin, rows = end, len(record.tokens)
-        yield tuple(by_length[begin:])
+    def _sorted(self, records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
+        """Records that share rows, by their tokens; and those that have rows of their own, by their
+        length, as rows of a batch are padded to the longest."""
+        packed = [record for record in records if self._packing.shares_a_row(record)]
+        padded = [record for record in records if not self._packing.shares_a_row(record)]
+        yield sorted(packed, key=lambda record: record.tokens[0].tolist())
+        yield sorted(padded, key=lambda record: record.longest)
+
+    def _first_batch(
+        self, records: Sequence[TokenizedRecord]
+    ) -> tuple[tuple[TokenizedRecord, ...], Rows]:
+        """As many of the first `records` as the budget holds, but at least one."""
+        fit = 0
+        for size in self._packing.sizes(records):
+            if not self.budget.holds(fit + 1, size):
+                break
+            fit += 1
+        while True:
+            chosen = tuple(records[: max(1, fit)])
+            rows = self._packing.pack(chosen)
+            if fit <= 1 or self.budget.holds(fit, rows.size):
+                return chosen, rows
+            fit -= -(-fit // 16)  # padding came on top

@@ -1,95 +1,159 @@
-"""The transformer: loaded through TransformerLens' bridge, run only as far as it is read."""
+"""The transformer: which forward pass runs it, in which format, and whether rows may be packed."""
 
 import contextlib
-import difflib
-import functools
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
-from transformer_lens.model_bridge import TransformerBridge
-from transformer_lens.model_bridge.exceptions import StopAtLayerException
-from transformer_lens.model_bridge.sources.transformers import (
-    determine_architecture_from_hf_config,
-    get_hf_model_class_for_architecture,
-)
-from transformers import AutoConfig
-from transformers.utils import logging
 
-from streamer import embedded
-from streamer.config import EMBEDDED, RunConfig
+from streamer.config import RunConfig, Sharing
 from streamer.errors import UsageError
-from streamer.model.fingerprint import fingerprint
+from streamer.model.architecture import Architecture, cannot_load, read_architecture
+from streamer.model.bridge import BridgeForward, load_bridge
 from streamer.model.hub import first_line, require_on_hub
 from streamer.model.locations import model_path
-from streamer.model.precision import DTYPES, KeepDouble
+from streamer.model.native import NativeForward, load_native
+from streamer.model.precision import (
+    DTYPES,
+    SHORT,
+    KeepDouble,
+    in_float32,
+    pick_autocast,
+    with_short_weights,
+)
+from streamer.model.transfers import to_device
+from streamer.packing import Packing
+from streamer.records import Rows
 
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which model it is, for messages and the manifest."""
-
-    name: str
-    """As configured: a hub name or a directory."""
-    aliases: frozenset[str]
-    """Lower-case names under which SAE metadata may know it."""
-    revision: str | None
-    """The hub's commit."""
-    fingerprint: str | None
-    """Of a local directory's files."""
+ROW_LENGTH = 128
+"""Positions of a packed row: see `bench/results/row_length.json`."""
+APART = 32
+"""Passages run at once when they are run apart."""
+AGREEMENT = {
+    torch.float64: 1e-10,
+    torch.float32: 2e-5,
+    torch.float16: 0.03,
+    torch.bfloat16: 0.1,
+}
+"""How far a packed residual may be from the passage's alone, relative to its norm. A mask or
+position that an architecture ignores shows as 0.1 and more."""
 
 
 class LanguageModel:
-    """A causal transformer with hooks at `hook_names` that keep one position a passage.
+    """A causal transformer that is read at its hooks, one position a passage.
 
     It belongs to one device, and to one thread at a time.
     """
 
-    def __init__(self, bridge: Any, identity: ModelIdentity, hook_names: Sequence[str]) -> None:
-        self.identity = identity
-        self.tokenizer = bridge.tokenizer
-        self.context = int(bridge.cfg.n_ctx)
-        self.d_model = int(bridge.cfg.d_model)
-        self.n_layers = int(bridge.cfg.n_layers)
-        self.hook_names = tuple(hook_names)
-        self.width = self.d_model
+    def __init__(
+        self,
+        forward: NativeForward | BridgeForward,
+        architecture: Architecture,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.identity = architecture.identity
+        self.tokenizer = architecture.tokenizer
+        self.context = architecture.context
+        self.d_model = architecture.d_model
+        self.n_layers = architecture.n_layers
+        self.hook_names = architecture.hook_names
+        self.device = device
+        self.dtype = next(forward.module.parameters()).dtype
+        self.autocast = autocast
+        """The format of the matrix products, if another than `dtype`."""
+        self.forward = forward.name
+        self._run = forward
+        self._fast = forward.module
+        if autocast is not None and isinstance(forward, NativeForward):
+            self._fast = with_short_weights(forward.module, autocast)
+            forward.hook(self._fast, architecture)
+        one = Packing("none", 1).pack_passages([(0,)])
+        self.width = self.residuals(one).shape[-1]
         """Of what the hooks read."""
-        self.dtype: torch.dtype = bridge.cfg.dtype
-        self.device = torch.device(bridge.cfg.device)
-        self._bridge = bridge
-        self._captured: dict[str, Float[Tensor, "row d_model"]] = {}
-        self._last: Int[Tensor, " row"] = torch.empty(0, dtype=torch.int64)
-        for name in self.hook_names:
-            bridge.add_hook(name, functools.partial(self._keep_last_position, name))
+        self.notes: list[str] = []
+        """What the user should know about how it runs."""
+        self.sharing: Sharing = "prefix"
+        """The most that it takes: "trie" where packed rows agree with passages alone."""
+        if isinstance(forward, NativeForward) and self._takes_tries():
+            self.sharing = "trie"
 
-    def _keep_last_position(self, name: str, activation: Tensor, hook: Any) -> None:  # noqa: ARG002
-        """`hook` is passed by name and unused: its own name is not always the one asked for."""
-        rows = torch.arange(activation.shape[0], device=activation.device)
-        self._captured[name] = activation[rows, self._last].flatten(1)
-        if len(self._captured) == len(self.hook_names):
-            raise StopAtLayerException(activation)  # the bridge's way to run no further: it catches
+    @property
+    def is_short(self) -> bool:
+        """Whether it computes in a format in which residuals may overflow."""
+        return self.autocast is not None or self.dtype in SHORT
 
-    def residuals(
-        self, tokens: Int[Tensor, "row position"], lengths: Int[Tensor, " row"]
-    ) -> Float[Tensor, "layer row d_model"]:
-        """The hooked activation of every layer at each row's last token.
+    def residuals(self, rows: Rows) -> Float[Tensor, "layer passage width"]:
+        """The hooked activation of every layer at each passage's last token.
 
-        `tokens` are right-padded rows of which the first `lengths` count; what stands behind them
-        changes nothing. Runs no layer behind the last hook, and no unembedding.
+        Runs no layer behind the last hook, and no unembedding.
         """
-        positions = torch.arange(tokens.shape[1], device=tokens.device)
-        mask = (positions < lengths[:, None]).to(torch.int64)
-        self._last = lengths - 1
-        self._captured.clear()
-        double = KeepDouble() if self.dtype == torch.float64 else contextlib.nullcontext()
-        with torch.inference_mode(), double:
-            self._bridge(tokens, attention_mask=mask, return_type=None)
-            return torch.stack([self._captured[name] for name in self.hook_names])
+        cast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if self.autocast is not None:
+            cast = torch.autocast(self.device.type, self.autocast)
+        elif self.dtype == torch.float64:
+            cast = KeepDouble()
+        with torch.inference_mode(), cast:
+            return self._read(self._fast, rows)
+
+    def residuals_apart(
+        self, passages: Sequence[Sequence[int]]
+    ) -> Float[Tensor, "layer passage width"]:
+        """The same of each passage in a row of its own, and in float32 where batches are shorter.
+
+        In a shared row one token's overflow reaches the others: no weight at all times infinity is
+        not a number.
+        """
+        found = [
+            self._residuals_in_float32(Packing("none", 1).pack_passages(passages[at : at + APART]))
+            for at in range(0, len(passages), APART)
+        ]
+        return torch.cat(found, dim=1)
+
+    def _residuals_in_float32(self, rows: Rows) -> Float[Tensor, "layer passage width"]:
+        if not self.is_short:
+            return self.residuals(rows)
+        module = self._run.module
+        raised = in_float32(module) if self.dtype in SHORT else contextlib.nullcontext()
+        with torch.inference_mode(), raised:
+            return self._read(module, rows)
+
+    def _read(self, module: torch.nn.Module, rows: Rows) -> Tensor:
+        arrays = (rows.tokens, rows.depths, rows.ends, rows.reads)
+        tokens, depths, ends, reads = (to_device(array, self.device) for array in arrays)
+        return self._run(module, tokens, depths, ends if rows.branches else None, reads)
+
+    def _takes_tries(self) -> bool:
+        """Whether packed rows agree with every passage alone, on random ids."""
+        generator = torch.Generator().manual_seed(0)
+        length = max(4, min(self.context, 64) - 8)
+        vocabulary = len(self.tokenizer)
+
+        def some(n: int) -> tuple[int, ...]:
+            return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
+
+        stem = some(length)
+        passages = [stem, stem + some(3), stem + some(4), stem[:2] + some(5), some(9)]
+        packed = Packing("trie", sum(map(len, passages))).pack_passages(passages)
+        try:
+            together = self.residuals(packed)
+        except Exception as error:  # whatever an architecture says to such a mask
+            self.notes.append(f"no tries: the model refuses packed rows: {first_line(error)}")
+            return False
+        alone = torch.cat(
+            [self.residuals(Packing("none", 1).pack_passages([one])) for one in passages], dim=1
+        )
+        apart = (together - alone).double().norm(dim=-1) / alone.double().norm(dim=-1)
+        allowed = AGREEMENT[self.autocast or self.dtype]
+        if not float(apart.max()) <= allowed:
+            self.notes.append(
+                f"no tries: packed residuals differ from those of passages alone by "
+                f"{float(apart.max()):.1e} of their norm, more than {allowed:.0e}"
+            )
+            return False
+        return True
 
 
 def find_model(config: RunConfig) -> str:
@@ -109,99 +173,42 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
     Weights come from safetensors, and no code of the model's own is run, unless
     `trust_remote_code` allows it.
 
-    :raises UsageError: TransformerLens cannot boot it, or it lacks a layer or the hook.
+    :raises UsageError: it cannot be loaded, lacks a layer or the hook, or is not to be run as
+        `forward` says.
     """
+    architecture = read_architecture(path, config)
+    forward, because = _load(architecture, config, device)
+    autocast, slow = pick_autocast(config, device)
     try:
-        with _quiet():
-            bridge = TransformerBridge.boot_transformers(
-                path,
-                device=str(device),
-                dtype=DTYPES[config.dtype],
-                trust_remote_code=config.trust_remote_code,
-                model_class=_model_class(path, config.trust_remote_code),
-            )
-    except Exception as error:  # whatever a damaged or strange model makes of the libraries
-        raise UsageError(
-            f"cannot load the model {path}: {type(error).__name__}: {first_line(error)}"
-        ) from error
-    bridge.eval()
-    # The bridge asks for attention maps and Hugging Face for a key-value cache; nobody reads them.
-    bridge.original_model.config.output_attentions = False
-    bridge.original_model.config.use_cache = False
-    _check_tokenizer(bridge.tokenizer, path)
-    names = _hook_names(bridge, config, path)
-    model = LanguageModel(bridge, _identity(bridge, config.model, path), names)
-    one = torch.ones(1, 1, dtype=torch.int64, device=device)
-    try:
-        model.width = model.residuals(one, one[0]).shape[-1]
+        model = LanguageModel(forward, architecture, device, autocast)
     except Exception as error:  # a hook that has no row and position first
         raise UsageError(
-            f"{', '.join(names)} cannot be read a position at a time: {first_line(error)}. Choose "
-            f"another with --hook."
+            f"{', '.join(architecture.hook_names)} cannot be read a position at a time: "
+            f"{first_line(error)}. Choose another with --hook."
         ) from error
+    model.notes += [note for note in (because, slow) if note]
     return model
 
 
-def _model_class(path: str, trust_remote_code: bool) -> Any:
-    """The class that the bridge would take, made to read safetensors only."""
-    if trust_remote_code:
-        return None
-    config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    real = get_hf_model_class_for_architecture(determine_architecture_from_hf_config(config))
-
-    class SafetensorsOnly:
-        @staticmethod
-        def from_pretrained(name: str, **kwargs: Any) -> Any:
-            return real.from_pretrained(name, use_safetensors=True, **kwargs)
-
-    return SafetensorsOnly
-
-
-def _check_tokenizer(tokenizer: Any, path: str) -> None:
-    if tokenizer is None or not tokenizer.is_fast:
+def _load(
+    architecture: Architecture, config: RunConfig, device: torch.device
+) -> tuple[NativeForward | BridgeForward, str]:
+    """The forward pass, and why it is not the native one where that was not the hook's doing."""
+    because = ""
+    where = (architecture, DTYPES[config.dtype], device, config.trust_remote_code)
+    if config.forward != "bridge" and architecture.taps is not None:
+        try:
+            return load_native(*where), ""
+        except Exception as error:  # whatever Hugging Face makes of half a model
+            if config.forward == "native":
+                raise cannot_load(architecture.path, error) from error
+            because = f"through TransformerLens' bridge: natively, {first_line(error)}"
+    elif config.forward == "native":
         raise UsageError(
-            f"the model {path} has no fast tokenizer: its directory needs a tokenizer.json"
+            f"forward = 'native' reads between decoder layers only, and {config.hook} is inside "
+            f"one. Leave forward out, or choose another hook."
         )
-
-
-def _hook_names(bridge: Any, config: RunConfig, path: str) -> list[str]:
-    n_layers = int(bridge.cfg.n_layers)
-    for layer in config.layers:
-        if layer >= n_layers:
-            raise UsageError(
-                f"layer {layer} is not in the model {path}, whose layers are 0 to "
-                f"{n_layers - 1}. Choose others with --layers."
-            )
-    names = [config.hook.replace("{layer}", str(layer)) for layer in config.layers]
-    for name in names:
-        if name not in bridge.hook_dict:
-            near = difflib.get_close_matches(name, bridge.hook_dict, n=8, cutoff=0.5)
-            raise UsageError(
-                f"the model {path} has no hook {name!r}; near it are {', '.join(near) or 'none'}. "
-                f"Choose one with --hook."
-            )
-    return names
-
-
-def _identity(bridge: Any, name: str, path: str) -> ModelIdentity:
-    """A hub model is known by its name; a directory by its own and by what its config.json says."""
-    aliases = {embedded.NAME if name == EMBEDDED else Path(path).name}
-    config = Path(path) / "config.json"
-    if config.is_file():
-        said = json.loads(config.read_text("utf-8")).get("_name_or_path")
-        aliases |= {Path(said).name} if said else set()
-    revision = getattr(bridge.original_model.config, "_commit_hash", None)
-    known = frozenset(alias.lower() for alias in aliases)
-    return ModelIdentity(name, known, revision, fingerprint(path))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Hugging Face's progress bars, which would write over the display."""
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
     try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
+        return load_bridge(*where), because
+    except Exception as error:  # whatever a damaged or strange model makes of the libraries
+        raise cannot_load(architecture.path, error) from error

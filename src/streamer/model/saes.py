@@ -1,4 +1,4 @@
-"""The sparse autoencoders: loaded through SAELens, checked against the model, applied."""
+"""The sparse autoencoders: loaded through SAELens, checked against the model."""
 
 import contextlib
 import difflib
@@ -9,10 +9,8 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from jaxtyping import Float
 from sae_lens import SAE
 from sae_lens.loading.pretrained_saes_directory import get_pretrained_saes_directory
-from torch import Tensor
 from transformer_lens.supported_models import MODEL_ALIASES
 
 from streamer.config import RunConfig
@@ -20,7 +18,9 @@ from streamer.errors import UsageError
 from streamer.model.fingerprint import fingerprint
 from streamer.model.hub import cached_revision, first_line, require_on_hub
 from streamer.model.language_model import LanguageModel
+from streamer.model.layer_sae import LayerSae
 from streamer.model.locations import sae_locations
+from streamer.model.precision import sae_dtype
 
 UNFIT = {
     "temporal": "its features depend on the other positions of the text",
@@ -30,43 +30,6 @@ UNFIT = {
     "jumprelu_skip_transcoder": "it predicts another activation than it reads",
 }
 """Architectures of SAELens that are no autoencoder of one position's activation."""
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSae:
-    """The SAE of one layer."""
-
-    layer: int
-    location: str
-    sae: Any
-    fingerprint: str | None
-    """Of a local directory's files."""
-    revision: str | None
-    """The hub's commit, of a release."""
-
-    @property
-    def W_dec(self) -> Float[Tensor, "d_sae d_model"]:  # noqa: N802
-        """The decoder directions, a row a feature."""
-        decoder: Tensor = self.sae.W_dec
-        return decoder.detach()
-
-    def encode(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_sae"]:
-        """Feature activations of residuals `x`."""
-        with torch.inference_mode():
-            features: Tensor = self.sae.encode(x)
-        return features
-
-    def encode_decode(
-        self, x: Float[Tensor, "row d_model"]
-    ) -> tuple[Float[Tensor, "row d_sae"], Float[Tensor, "row d_model"]]:
-        """Feature activations of `x` and the reconstruction from them.
-
-        In one call because an SAE that normalises its input remembers the scale of the last one.
-        """
-        with torch.inference_mode():
-            features: Tensor = self.sae.encode(x)
-            reconstruction: Tensor = self.sae.decode(features)
-        return features, reconstruction
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +65,7 @@ def load_saes(
     :raises UsageError: an SAE cannot be loaded, or was made for another hook, width or model.
     """
     saes = []
-    where = {"device": str(model.device), "dtype": config.dtype}
+    where = {"device": str(model.device), "dtype": sae_dtype(config.dtype)}
     for place, hook in zip(places, model.hook_names, strict=True):
         try:
             with _no_pickles(config.trust_remote_code, place.location):

@@ -7,9 +7,23 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from streamer.records import Result
+
 STAGES = ("load", "plan", "compute", "write")
 RATE_SECONDS = 20.0
 """The displayed rate is that of so many last seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Runs from when it is made."""
+
+    begin: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        """So far."""
+        return time.monotonic() - self.begin
 
 
 @dataclass(slots=True)
@@ -32,14 +46,22 @@ class Counters:
     rows: int = 0
     rejected: int = 0
     tokens: int = 0
-    """Real tokens run, padding not counted."""
+    """Of all passages, as if none were shared."""
+    distinct: int = 0
+    """Run, shared ones once."""
     positions: int = 0
-    """Positions run, padding counted."""
+    """Run, padding counted."""
+    reruns: int = 0
+    """Passages run again in float32."""
+    splits: int = 0
+    """Batches split for want of memory."""
     batches: int = 0
     batch_records: int = 0
     """In the last batch."""
     busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.monotonic)
+    turn: contextlib.AbstractContextManager[object] = field(default_factory=contextlib.nullcontext)
+    """What a stage holds while it works: a lock, if they are to work one after another."""
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
     _running: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -66,20 +88,38 @@ class Counters:
             "rejected": self.rejected,
             "truncated": self.cut,
             "tokens": self.tokens,
+            "tokens_run": self.distinct,
+            "reruns_in_float32": self.reruns,
+            "out_of_memory_splits": self.splits,
         }
 
+    def count(self, result: Result) -> None:
+        """Add what came of a batch."""
+        work = result.work
+        self.done += len(result.records) + len(result.rejections)
+        self.tokens += work.tokens
+        self.distinct += work.distinct
+        self.positions += work.positions
+        self.reruns += work.reruns
+        self.splits += work.splits
+        if result.records:
+            self.batches += 1
+            self.batch_records = len(result.records)
+
     @contextlib.contextmanager
-    def busy(self, stage: str) -> Iterator[None]:
-        """Counts the time inside as work of `stage`, also while it is still going on."""
-        begin = time.monotonic()
-        with self._lock:
-            self._running[stage] = begin
-        try:
-            yield
-        finally:
+    def busy(self, stage: str) -> Iterator[Clock]:
+        """Counts the time inside as work of `stage`, also while it is still going on; and waits
+        for the other stages where they are not to overlap."""
+        with self.turn:
+            clock = Clock()
             with self._lock:
-                self.busy_seconds[stage] += time.monotonic() - begin
-                del self._running[stage]
+                self._running[stage] = clock.begin
+            try:
+                yield clock
+            finally:
+                with self._lock:
+                    self.busy_seconds[stage] += clock.seconds
+                    del self._running[stage]
 
     def busy_so_far(self) -> dict[str, float]:
         """Seconds that each stage has worked."""

@@ -34,6 +34,17 @@ def memory(device: torch.device) -> Memory:
     return Memory(process, peak, None, None)
 
 
+def free_memory(device: torch.device) -> int:
+    """Bytes that could still be had on `device`."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if device.type == "mps":
+        most = torch.mps.recommended_max_memory()
+        return max(0, most - torch.mps.driver_allocated_memory())
+    return int(psutil.virtual_memory().available)
+
+
 def as_text(size: float) -> str:
     """Bytes as people read them: 1.2 GB."""
     for unit in ("B", "KB", "MB"):

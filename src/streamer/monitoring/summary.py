@@ -110,7 +110,8 @@ class Summary:
 def print_summary(summary: Summary, console: Console) -> None:
     """Counts, rates, time by stage, where the output is, and the means by domain."""
     counters = summary.counters
-    padding = 1 - counters.tokens / max(counters.positions, 1)
+    shared = 1 - counters.distinct / max(counters.tokens, 1)
+    padding = 1 - counters.distinct / max(counters.positions, 1)
     peak = as_text(summary.memory.process_peak)
     if summary.memory.device_peak is not None:
         peak += f"   device {as_text(summary.memory.device_peak)}"
@@ -133,7 +134,14 @@ def print_summary(summary: Summary, console: Console) -> None:
     )
     table.add_row("stages", "   ".join(f"{stage} {spent:.1f}s" for stage, spent in seconds))
     if counters.batches:
-        table.add_row("batches", f"{counters.batches:,}, {padding:.0%} padding")
+        table.add_row(
+            "batches",
+            f"{counters.batches:,}, {shared:.0%} of tokens shared, {padding:.0%} padding",
+        )
+    if counters.reruns:
+        table.add_row("overflow", f"{counters.reruns:,} passages run again in float32")
+    if counters.splits:
+        table.add_row("memory", f"ran out {counters.splits:,} times; batches were split")
     table.add_row("peak memory", peak)
     table.add_row("output", escape(str(summary.path)))
     table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/metrics/*.parquet'"))
