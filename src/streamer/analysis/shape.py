@@ -5,7 +5,9 @@ With the rows mᵢ = √wᵢ (rᵢ − r̄) of a matrix M, C = MᵀM, and its no
 Gram matrix MMᵀ, n × n for n active features. The smaller of the two is decomposed.
 """
 
+import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,8 +18,8 @@ from torch import Tensor
 from streamer.analysis.spectrum import spectrum
 
 NAN = float("nan")
-GATHERED = 2**21
-"""Most numbers of decoder rows worked on at once: 16 MB in float64, which caches hold."""
+GATHERED = 2**20
+"""Most numbers of decoder rows worked on at once: 8 MB in float32, which caches hold."""
 GATHERED_ON_DEVICE = 2**27
 """The same on an accelerator, which wants much at once."""
 
@@ -54,12 +56,20 @@ def shape_of(
     axis = torch.full((len(index), d_model), NAN, device=device, dtype=dtype)
     rank = max(3, min(width, d_model))
     eigenvalues = torch.zeros(len(index), rank, device=device, dtype=dtype)
-    most = GATHERED if device.type == "cpu" else GATHERED_ON_DEVICE
-    for rows, n in _alike(counts, most // d_model):
-        where = torch.tensor(rows, device=device)
-        r = W_dec[index[where, :n]].to(dtype)
-        centroid[where], axis[where], found = _decompose(r, magnitude[where, :n])
-        eigenvalues[where, : found.shape[-1]] = found
+
+    def decompose(group: tuple[list[int], int]) -> None:
+        rows, n = group
+        with torch.inference_mode():
+            where = torch.tensor(rows, device=device)
+            found = _decompose(W_dec[index[where, :n]], magnitude[where, :n])
+            centroid[where], axis[where] = found[0].to(dtype), found[1].to(dtype)
+            eigenvalues[where, : found[2].shape[-1]] = found[2]
+
+    if device.type == "cpu":
+        list(_threads().map(decompose, _alike(counts, GATHERED // d_model)))
+    else:
+        for group in _alike(counts, GATHERED_ON_DEVICE // d_model):
+            decompose(group)
     shaped = (records, passages, -1)
     return Shape(centroid.reshape(shaped), axis.reshape(shaped), eigenvalues.reshape(shaped))
 
@@ -71,10 +81,18 @@ def _alike(counts: Sequence[int], most: int) -> Iterator[tuple[list[int], int]]:
     n = np.asarray(counts)[by_count]
     begin = int(np.searchsorted(n, 0, "right"))
     while begin < len(n):
-        end = int(np.searchsorted(n, max(4, 1.25 * n[begin]), "right"))
+        end = int(np.searchsorted(n, max(4, 1.1 * n[begin]), "right"))
         end = min(end, begin + max(1, most // int(n[end - 1])))
         yield by_count[begin:end].tolist(), int(n[end - 1])
         begin = end
+
+
+@functools.cache
+def _threads() -> ThreadPoolExecutor:
+    """One for each core, none of which shares its work out to the others: what is done to a group
+    of matrices is too small for that, and threads that wait for a share spin."""
+    cores = torch.get_num_threads()
+    return ThreadPoolExecutor(cores, "shape", torch.set_num_threads, (1,))
 
 
 def _decompose(
@@ -83,13 +101,18 @@ def _decompose(
     Float[Tensor, "passage d_model"], Float[Tensor, "passage d_model"], Float[Tensor, "passage k"]
 ]:
     """Centroid, first principal axis and eigenvalues (largest first) of weighted points `r`, which
-    are overwritten."""
-    w = f / f.sum(-1, keepdim=True)
+    are overwritten.
+
+    Products over d_model are in the format of `r`: a row of M is as exact as its weight is small,
+    so small eigenvalues are, too. The eigenvalue problem is in that of `f`.
+    """
+    w = (f / f.sum(-1, keepdim=True)).to(r.dtype)
     size = (w * r.square().sum(-1)).sum(-1, keepdim=True)
     centroid = torch.bmm(w[:, None], r)
     M = r.sub_(centroid).mul_(w.sqrt()[..., None])
     by_gram = r.shape[1] <= r.shape[2]
-    values, first = spectrum(M @ M.mT if by_gram else M.mT @ M)
+    values, first = spectrum((M @ M.mT if by_gram else M.mT @ M).to(f.dtype))
+    first = first.to(r.dtype)
     # n points span at most n − 1 dimensions around their centroid; beyond is rounding
     n = (f > 0).sum(-1, keepdim=True)
     values = values.flip(-1).clamp(min=0)
