@@ -1,11 +1,10 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
 import contextlib
-import difflib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import anyio
 import cyclopts
@@ -14,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from streamer import __version__
-from streamer.config import STDIN, Progress, RunConfig, load_config
+from streamer.config import RunConfig
 from streamer.errors import StreamerError, UsageError
+from streamer.flags import Flags, config_from, help_of, numbers
 
 app = cyclopts.App(
     name="streamer",
@@ -24,71 +24,80 @@ app = cyclopts.App(
     "measures to Parquet.",
     help_format="plaintext",
 )
-
-
-def _help(field: str) -> str:
-    """A flag's help is its line in the configuration."""
-    return (RunConfig.model_fields[field].description or "").replace("\n", " ")
-
-
-def _flag(field: str, *names: str) -> Any:
-    return Parameter(name=names or None, help=_help(field), negative="", show_default=False)
+Paths = Annotated[str, Parameter(help=help_of("paths"), allow_leading_hyphen=True)]
+File = Annotated[
+    Path | None, Parameter(help="A TOML file with any of these settings; flags override it.")
+]
+Settings = Annotated[Flags | None, Parameter(name="*")]
+Count = Annotated[int, Parameter(help="How many of the first records to take.")]
 
 
 @app.command
-def run(
-    *paths: Annotated[str, Parameter(help=_help("paths"), allow_leading_hyphen=True)],
-    config: Annotated[
-        Path | None, Parameter(help="A TOML file with any of these settings; flags override it.")
-    ] = None,
-    out: Annotated[Path | None, _flag("out")] = None,
-    kind: Annotated[str | None, _flag("kind")] = None,
-    field: Annotated[list[str] | None, _flag("field")] = None,
-    carry: Annotated[list[str] | None, _flag("carry")] = None,
-    limit: Annotated[int | None, _flag("limit")] = None,
-    too_long: Annotated[str | None, _flag("too_long")] = None,
-    max_record_bytes: Annotated[int | None, _flag("max_record_bytes")] = None,
-    model: Annotated[str | None, _flag("model")] = None,
-    layers: Annotated[str | None, _flag("layers")] = None,
-    hook: Annotated[str | None, _flag("hook")] = None,
-    sae: Annotated[str | None, _flag("sae")] = None,
-    prepend_bos: Annotated[bool | None, Parameter(help=_help("prepend_bos"))] = None,
-    trust_remote_code: Annotated[bool | None, _flag("trust_remote_code")] = None,
-    device: Annotated[str | None, _flag("device")] = None,
-    dtype: Annotated[str | None, _flag("dtype")] = None,
-    fp16: Annotated[bool | None, _flag("fp16")] = None,
-    bf16: Annotated[bool | None, _flag("bf16")] = None,
-    forward: Annotated[str | None, _flag("forward")] = None,
-    sharing: Annotated[str | None, _flag("sharing")] = None,
-    batch_size: Annotated[int | None, _flag("batch_size")] = None,
-    max_tokens: Annotated[int | None, _flag("max_tokens")] = None,
-    deterministic: Annotated[bool | None, _flag("deterministic")] = None,
-    overlap: Annotated[bool | None, Parameter(help=_help("overlap"))] = None,
-    window: Annotated[int | None, _flag("window")] = None,
-    seed: Annotated[int | None, _flag("seed")] = None,
-    noise_std: Annotated[float | None, _flag("noise_std")] = None,
-    prefetch_records: Annotated[int | None, _flag("prefetch_records")] = None,
-    prefetch_bytes: Annotated[int | None, _flag("prefetch_bytes")] = None,
-    row_group_rows: Annotated[int | None, _flag("row_group_rows")] = None,
-    part_rows: Annotated[int | None, _flag("part_rows")] = None,
-    part_bytes: Annotated[int | None, _flag("part_bytes")] = None,
-    part_seconds: Annotated[float | None, _flag("part_seconds")] = None,
-    progress: Annotated[Progress | None, _flag("progress")] = None,
-) -> int:
+def run(*paths: Paths, config: File = None, flags: Settings = None) -> int:
     """Measure every record of PATHS and write a run directory.
 
     Without arguments: the embedded model on the embedded records.
     """
-    given = {key: value for key, value in locals().items() if value not in (None, ())}
-    _refuse_flags(paths)
-    file = given.pop("config", None)
-    for key in ("field", "carry"):
-        if key in given:
-            given[key] = dict(_pair(key, text) for text in given[key])
-    if "layers" in given:
-        given["layers"] = _numbers(given["layers"])
-    settings = load_config(file, given)
-    return _run(settings)
+    return _run(config_from(config, paths, flags or {}))
+
+
+@app.command
+def tune(
+    *paths: Paths,
+    config: File = None,
+    batch_sizes: Annotated[
+        str | None, Parameter(help="Records a batch to try, as in 1,4,8,16,32.")
+    ] = None,
+    token_budgets: Annotated[
+        str | None, Parameter(help="Token positions a batch to try, as in 512,1024,2048.")
+    ] = None,
+    records: Count = 64,
+    repeats: Annotated[int, Parameter(help="How often each is measured.")] = 3,
+    write: Annotated[
+        Path | None, Parameter(help="A TOML file to write the best into, made if need be.")
+    ] = None,
+    flags: Settings = None,
+) -> int:
+    """Try batch sizes on your data and model, and say which to use.
+
+    Prints time, speed-up, samples a second and peak memory of each. Writes no run.
+    """
+    if batch_sizes and token_budgets:
+        raise UsageError("--batch-sizes and --token-budgets exclude each other: give one of them")
+    if token_budgets:
+        sizes = numbers("--token-budgets", token_budgets)
+    else:
+        sizes = numbers("--batch-sizes", batch_sizes or "1,4,8,16,32")
+    settings = config_from(config, paths, flags or {})
+    console = Console()
+    _say_loading(settings, console)
+    from streamer.tuning import tune as tune_on  # noqa: PLC0415
+
+    tune_on(
+        settings,
+        key="max_tokens" if token_budgets else "batch_size",
+        sizes=sizes,
+        records=records,
+        repeats=repeats,
+        write=write,
+        console=console,
+    )
+    return 0
+
+
+@app.command
+def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Settings = None) -> int:
+    """Compare batches with one text at a time, column by column.
+
+    Prints the largest differences against what rounding may make; exit code 1 if one exceeds it.
+    Writes no run.
+    """
+    settings = config_from(config, paths, flags or {})
+    console = Console()
+    _say_loading(settings, console)
+    from streamer.verification import verify as verify_on  # noqa: PLC0415
+
+    return 0 if verify_on(settings, records, console) else 1
 
 
 def _run(config: RunConfig) -> int:
@@ -96,50 +105,25 @@ def _run(config: RunConfig) -> int:
 
     prepared = prepare(config)
     console = Console()
-    nobody_listens = contextlib.suppress(OSError, SystemExit)  # rich exits on a closed pipe
-    with nobody_listens:
-        if config.progress != "none":
-            console.print(f"Loading {config.model} …", highlight=False)
+    _say_loading(config, console)
     from streamer.execution import run as run_prepared  # noqa: PLC0415
     from streamer.monitoring.summary import print_summary  # noqa: PLC0415
 
     summary = anyio.run(run_prepared, prepared, console)
-    with nobody_listens:
+    with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
         print_summary(summary, console)
     return 0 if summary.signal is None else 128 + summary.signal
 
 
-def _refuse_flags(paths: Sequence[str]) -> None:
-    """Paths may begin with a hyphen for the sake of -, so an unknown flag lands among them."""
-    for path in paths:
-        if path.startswith("-") and path != STDIN:
-            flags = ["--" + field.replace("_", "-") for field in RunConfig.model_fields]
-            near = difflib.get_close_matches(path.partition("=")[0], flags, n=1)
-            hint = f"Did you mean {near[0]}?" if near else "See `streamer run --help`."
-            raise UsageError(f"Unknown option: {path}. {hint}")
-
-
-def _pair(key: str, text: str) -> tuple[str, str]:
-    left, equals, right = text.partition("=")
-    if not (left and equals and right):
-        raise UsageError(
-            f"--{key} {text}: expected NAME=VALUE, for example "
-            f"{'text=question' if key == 'field' else 'complexity=int64'}"
-        )
-    return left, right
-
-
-def _numbers(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(
-            f"--layers {text}: expected numbers with commas, for example 5,12,20"
-        ) from (None)
+def _say_loading(config: RunConfig, console: Console) -> None:
+    with contextlib.suppress(OSError, SystemExit):
+        if config.progress != "none":
+            console.print(f"Loading {config.model} …", highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The console script. Exit codes: 0 done; 1 broken off; 2 usage; 128 + signal if stopped."""
+    """The console script. Exit codes: 0 done; 1 broken off, or not verified; 2 usage; 128 + signal
+    if stopped."""
     errors = Console(stderr=True, soft_wrap=True)
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")

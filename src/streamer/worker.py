@@ -2,7 +2,7 @@
 
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -35,6 +35,7 @@ from streamer.records import (
     Column,
     Rejection,
     Result,
+    Rows,
     TokenizedRecord,
     Window,
     Work,
@@ -87,16 +88,23 @@ class Worker:
         does not fit alone, or whose residual is not finite in float32 either, is rejected.
         """
         try:
-            steps = self._steps(batch)
-            while True:
-                next(steps)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
+            return _to_the_end(self._steps(batch, self.model.residuals))
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
         return self._in_halves(batch)  # not in the handler, whose traceback holds the tensors
+
+    def alone(self, record: TokenizedRecord) -> Result:
+        """The numbers of `record`, each passage run by itself: what batches must agree with."""
+
+        def one_at_a_time(_: Rows) -> Float[Tensor, "layer passage width"]:
+            found = [
+                self.model.residuals(Packing("none", 1).pack_passages([ids.tolist()]))
+                for ids in record.tokens
+            ]
+            return torch.cat(found, dim=1)
+
+        return _to_the_end(self._steps(self.batch(Window(0, 1), [record]), one_at_a_time))
 
     def feed(self, batch: Batch) -> list[Result]:
         """Begin `batch`; the results that are there by now, of this or earlier batches.
@@ -105,7 +113,7 @@ class Worker:
         """
         if self.model.device.type != "cuda":
             return [self.process(batch)]
-        self._begun.append((batch, self._steps(batch)))
+        self._begun.append((batch, self._steps(batch, self.model.residuals)))
         return self._step()
 
     def drain(self) -> list[Result]:
@@ -154,7 +162,7 @@ class Worker:
     def _no_values(self) -> npt.NDArray[np.float64]:
         return np.empty((0, len(self.columns)))
 
-    def _steps(self, batch: Batch) -> Steps:
+    def _steps(self, batch: Batch, residuals: Callable[[Rows], Tensor]) -> Steps:
         """Three steps: run the model and the SAEs and ask how many features are active; compute the
         metrics, whose shapes depend on that; read them."""
         records, rows = batch.records, batch.rows
@@ -162,7 +170,7 @@ class Worker:
             return Result(batch.window, (), self._no_values, batch.rejections, Work())
         with torch.inference_mode():
             noise = self._noise_of(records)
-            encoded = encode(self.saes, self.model.residuals(rows), noise)
+            encoded = encode(self.saes, residuals(rows), noise)
             told = ToHost(encoded.counts_and_finite())
         yield
         with torch.inference_mode():
@@ -256,6 +264,15 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
 def _sharing(config: RunConfig, model: LanguageModel) -> Sharing:
     """What is asked for, as far as the model takes it."""
     return model.sharing if config.sharing == "trie" else config.sharing
+
+
+def _to_the_end(steps: Steps) -> Result:
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            result: Result = done.value
+            return result
 
 
 def _together(first: Result, second: Result) -> Result:

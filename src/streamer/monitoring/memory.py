@@ -2,7 +2,9 @@
 
 import resource
 import sys
+import threading
 from dataclasses import dataclass
+from typing import Self
 
 import psutil
 import torch
@@ -52,3 +54,37 @@ def as_text(size: float) -> str:
             return f"{size:.0f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"
+
+
+class PeakMemory:
+    """The most memory in use while it is entered: of the device, or of the process on a CPU and on
+    MPS, which keep no peak and are looked at every few milliseconds."""
+
+    EVERY_SECONDS = 0.005
+
+    def __init__(self, device: torch.device) -> None:
+        self.bytes = 0
+        self._device = device
+        self._left = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self._device)
+        else:
+            self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._device.type == "cuda":
+            self.bytes = torch.cuda.max_memory_allocated(self._device)
+        else:
+            self._left.set()
+            self._watcher.join()
+
+    def _watch(self) -> None:
+        while True:
+            now = memory(self._device)
+            self.bytes = max(self.bytes, now.process if now.device is None else now.device)
+            if self._left.wait(self.EVERY_SECONDS):
+                return
