@@ -21,10 +21,13 @@ from transformers import (
     Gemma2Config,
     GPT2Config,
     LlamaConfig,
+    MistralConfig,
     Qwen2Config,
 )
 
 from streamer import embedded
+from streamer.config import RunConfig
+from streamer.model.language_model import LanguageModel, load_language_model
 
 D_MODEL, N_LAYERS, D_SAE = 32, 3, 48
 SAES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
@@ -59,6 +62,7 @@ def make_model(folder: Path, architecture: str, tokenizer: Any = None, **changes
         "gpt2": lambda: GPT2Config(**gpt2 | changes),
         "gemma2": lambda: Gemma2Config(**sizes | {"sliding_window": 16} | changes),
         "llama": lambda: LlamaConfig(**sizes | changes),
+        "mistral": lambda: MistralConfig(**sizes | {"sliding_window": 16} | changes),
         "qwen2": lambda: Qwen2Config(**sizes | changes),
     }[architecture]()
     torch.manual_seed(0)
@@ -66,6 +70,13 @@ def make_model(folder: Path, architecture: str, tokenizer: Any = None, **changes
     AutoModelForCausalLM.from_config(config).save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
     return path
+
+
+def load_model(path: Path, **settings: Any) -> LanguageModel:
+    """The model at `path` on the CPU, without SAEs, read at all layers unless told otherwise."""
+    settings = {"layers": tuple(range(N_LAYERS)), **settings}
+    config = RunConfig(model=str(path), sae="{layer}", device="cpu", **settings)
+    return load_language_model(str(path), config, torch.device("cpu"))
 
 
 def make_sae(

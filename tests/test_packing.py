@@ -1,0 +1,184 @@
+"""Rows hold every passage once, whatever its neighbours are, and no token more than they must."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.packing import Packing
+from streamer.records import Origin, Rows, TokenizedRecord
+
+SHARING = ("trie", "prefix", "none")
+FEW = st.integers(0, 2)
+"""So few ids that passages begin alike all the time."""
+PASSAGES = st.lists(st.lists(FEW, min_size=1, max_size=8).map(tuple), min_size=1, max_size=25)
+LENGTHS = st.integers(1, 40)
+
+
+def seen_from(rows: Rows, read: int) -> tuple[list[int], list[int]]:
+    """Ids and depths of the positions that the one at `read` sees, itself the last."""
+    row, place = divmod(read, rows.tokens.shape[1])
+    sees = np.flatnonzero(rows.ends[row, : place + 1] > place)
+    assert sees[-1] == place
+    return rows.tokens[row, sees].tolist(), rows.depths[row, sees].tolist()
+
+
+def used(rows: Rows) -> list[int]:
+    """Positions of each row up to the last that some passage sees."""
+    width = rows.tokens.shape[1]
+    last = [0] * len(rows.tokens)
+    for read in rows.reads.tolist():
+        last[read // width] = max(last[read // width], read % width + 1)
+    return last
+
+
+def prefixes(passages: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    return {ids[: n + 1] for ids in passages for n in range(len(ids))}
+
+
+def ends_another(passage: tuple[int, ...], passages: set[tuple[int, ...]]) -> bool:
+    return any(passage == one[: len(passage)] for one in passages if one != passage)
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_a_read_sees_its_passage_and_nothing_else(sharing, passages, length):
+    rows = Packing(sharing, length).pack_passages(passages)
+    assert len(rows.reads) == len(passages)
+    for ids, read in zip(passages, rows.reads.tolist(), strict=True):
+        tokens, depths = seen_from(rows, read)
+        assert tuple(tokens) == ids
+        assert depths == list(range(len(ids)))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_every_token_of_a_row_is_seen_by_causal_order_at_its_depth(sharing, passages, length):
+    """Also where nobody reads, a position sees as many as its depth says: the mask is a trie's."""
+    rows = Packing(sharing, length).pack_passages(passages)
+    for row, n in enumerate(used(rows)):
+        for place in range(n):
+            _, depths = seen_from(rows, row * rows.tokens.shape[1] + place)
+            assert depths == list(range(rows.depths[row, place] + 1))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_a_row_is_no_longer_than_asked_for_or_than_the_longest_passage(sharing, passages, length):
+    rows = Packing(sharing, length).pack_passages(passages)
+    longest = max(map(len, passages))
+    assert rows.tokens.shape[1] <= (max(length, longest) if sharing == "trie" else longest)
+    assert rows.size == rows.tokens.size
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_padding_counts_as_nothing_and_sees_itself(sharing, passages, length):
+    rows = Packing(sharing, length).pack_passages(passages)
+    assert rows.count == sum(used(rows))
+    for row, n in enumerate(used(rows)):
+        assert rows.ends[row, n:].tolist() == list(range(n + 1, rows.tokens.shape[1] + 1))
+
+
+@given(PASSAGES)
+def test_a_trie_runs_each_distinct_prefix_once_where_all_fit_one_row(passages):
+    everything = sum(map(len, passages))
+    rows = Packing("trie", everything).pack_passages(passages)
+    assert len(rows.tokens) == 1
+    assert rows.count == len(prefixes(passages))
+
+
+@given(PASSAGES, LENGTHS)
+def test_a_trie_runs_each_distinct_prefix_at_most_once_a_row(passages, length):
+    rows = Packing("trie", length).pack_passages(passages)
+    for row, n in enumerate(used(rows)):
+        width = rows.tokens.shape[1]
+        paths = [tuple(seen_from(rows, row * width + place)[0]) for place in range(n)]
+        assert len(set(paths)) == len(paths)
+        assert set(paths) <= prefixes(passages)
+
+
+@given(PASSAGES, LENGTHS)
+def test_a_passage_that_begins_or_equals_another_costs_nothing(passages, length):
+    rows = Packing("prefix", length).pack_passages(passages)
+    distinct = set(passages)
+    kept = [ids for ids in distinct if not ends_another(ids, distinct)]
+    assert len(rows.tokens) == len(kept)
+    assert rows.count == sum(map(len, kept))
+    assert not rows.branches
+
+
+@given(PASSAGES, LENGTHS)
+def test_without_sharing_every_passage_has_a_row_of_its_own(passages, length):
+    rows = Packing("none", length).pack_passages(passages)
+    width = max(map(len, passages))
+    assert sorted(rows.reads // width) == list(range(len(passages)))
+    assert rows.count == sum(map(len, passages))
+    assert not rows.branches
+
+
+@given(PASSAGES, LENGTHS)
+def test_rows_branch_if_one_of_them_is_not_a_chain(passages, length):
+    rows = Packing("trie", length).pack_passages(passages)
+    causal = [
+        (rows.depths[row, :n] == np.arange(n)).all() and (rows.ends[row, :n] == n).all()
+        for row, n in enumerate(used(rows))
+    ]
+    assert rows.branches == (not all(causal))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS, st.randoms())
+def test_the_order_of_passages_decides_nothing_but_the_order_of_reads(
+    sharing, passages, length, random
+):
+    order = list(range(len(passages)))
+    random.shuffle(order)
+    packing = Packing(sharing, length)
+    one = packing.pack_passages(passages)
+    other = packing.pack_passages([passages[place] for place in order])
+    assert np.array_equal(one.tokens, other.tokens)
+    assert np.array_equal(one.ends, other.ends)
+    assert other.count == one.count
+
+
+def records_of(passages: list[tuple[int, ...]], each: int) -> list[TokenizedRecord]:
+    groups = [passages[at : at + each] for at in range(0, len(passages), each)]
+    return [
+        TokenizedRecord(
+            Origin(row, "in", row, row, row + 1),
+            b"",
+            str(row),
+            (),
+            tuple(np.array(ids, np.int32) for ids in group),
+        )
+        for row, group in enumerate(groups)
+    ]
+
+
+@pytest.mark.parametrize("sharing", ["prefix", "none"])
+@given(PASSAGES, LENGTHS, st.integers(1, 3))
+def test_the_sizes_of_records_by_length_bound_what_they_take(sharing, passages, length, each):
+    packing = Packing(sharing, length)
+    records = sorted(records_of(passages, each), key=lambda record: record.longest)
+    for n, size in enumerate(packing.sizes(records), start=1):
+        assert packing.pack(records[:n]).size <= size
+
+
+@given(PASSAGES, st.integers(1, 3))
+def test_the_sizes_of_records_that_share_a_row_bound_what_they_take(passages, each):
+    packing = Packing("trie", 2 * sum(map(len, passages)))
+    records = sorted(records_of(passages, each), key=lambda record: record.tokens[0].tolist())
+    assert all(packing.shares_a_row(record) for record in records)
+    sizes = list(packing.sizes(records))
+    for n, size in enumerate(sizes, start=1):
+        assert packing.pack(records[:n]).count <= size
+    assert sizes == sorted(sizes)
+
+
+@given(PASSAGES)
+def test_the_sizes_of_texts_in_a_trie_are_exact(passages):
+    packing = Packing("trie", 2 * sum(map(len, passages)))
+    records = sorted(records_of(passages, 1), key=lambda record: record.tokens[0].tolist())
+    found = [packing.pack(records[: n + 1]).count for n in range(len(records))]
+    assert list(packing.sizes(records)) == found
