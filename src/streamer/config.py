@@ -89,10 +89,10 @@ class RunConfig(BaseModel):
     """Which tokens run once. trie: all that passages begin with alike, where the architecture
     passes the check at load, else prefix: passages that begin or equal another; none: no tokens."""
     batch_size: Positive | None = None
-    """Most records in a batch. Left out: as many as the token budget holds."""
+    """Most records in a batch. Left out: as many as its token positions allow."""
     max_tokens: Positive | None = None
-    """Most token positions in a batch, padding included. Left out: found while running, as what
-    runs fastest and fits the memory."""
+    """Most token positions in a batch, padding included. How many there are is found while running:
+    as many as make it faster and fit the memory."""
     deterministic: bool = False
     """Fix batches and algorithms, so that the same run twice writes the same bytes."""
     overlap: bool = True

@@ -64,7 +64,8 @@ async def run_loaded(
     directory = RunDirectory(prepared.out)
     warnings.send_to(directory.log)
     directory.describe(**_description(prepared, worker))
-    directory.log("started")
+    how = {"forward": worker.model.forward, "sharing": worker.packing.sharing}
+    directory.log("started", how)
     for note in worker.model.notes:
         directory.log("note", {"note": note})
         if prepared.config.progress != "none":
@@ -117,6 +118,7 @@ async def _stream(
         "stopped" if stopped else "finished",
         counts=counters.totals(),
         seconds=round(seconds, 3),
+        max_tokens=planner.budget.tokens,
         stage_seconds={stage: round(s, 3) for stage, s in counters.busy_so_far().items()},
     )
     return Summary(
@@ -131,8 +133,8 @@ async def _stream(
 
 
 def _budget(config: RunConfig, device: torch.device) -> Budget:
-    """What is configured; what is not is found while running, unless the run is deterministic."""
-    if config.max_tokens is not None or config.deterministic:
+    """Found while running, up to what is configured; or just that, of a deterministic run."""
+    if config.deterministic:
         return Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
     before = memory(device)
 
@@ -142,8 +144,9 @@ def _budget(config: RunConfig, device: torch.device) -> Budget:
             return Headroom(now.process_peak - before.process, free_memory(device))
         return Headroom(now.device_peak - before.device, free_memory(device))
 
-    start = START_TOKENS[device.type]
-    return Budget(start, MOST_TOKENS, records=config.batch_size, headroom=headroom)
+    most = config.max_tokens or MOST_TOKENS
+    start = min(START_TOKENS[device.type], most)
+    return Budget(start, most, records=config.batch_size, headroom=headroom)
 
 
 async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Console) -> None:
