@@ -239,6 +239,8 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
         torch.use_deterministic_algorithms(True)
     device = pick_device(config.device)
+    if device.type == "cpu":  # the model wants all cores; the loader's thread tokenizes fast enough
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     path, places = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
     saes = load_saes(places, config, model)
