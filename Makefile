@@ -1,10 +1,12 @@
-# make setup | demo | test | lint | bench | embedded
+# make setup | demo | test | lint | bench | bench-gpu | embedded
 # Each makes .venv first where it is missing; all can be run again at any time.
+# make bench RECORDS=records.jsonl TOKENIZER=directory: on other records, with another tokenizer
 
 PYTHON ?= python3
 BIN := .venv/bin
+DATA = $(if $(RECORDS),--records $(RECORDS)) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
 
-.PHONY: setup demo test lint bench embedded
+.PHONY: setup demo test lint bench bench-gpu embedded
 
 setup: .venv/installed
 
@@ -28,7 +30,10 @@ lint: setup
 	@$(BIN)/mypy
 
 bench: setup
-	@$(BIN)/python -m bench
+	@$(BIN)/python -m bench $(DATA)
+
+bench-gpu: setup
+	@$(BIN)/python -m bench $(DATA) --shape gpu --device cuda --bf16
 
 embedded: setup
 	@$(BIN)/python -m training.build

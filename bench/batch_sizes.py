@@ -1,60 +1,92 @@
-"""Samples a second by batch size, on the embedded model and records.
+"""Samples a second and peak memory by batch size, on the benchmark model.
 
-    python -m bench.batch_sizes [--sizes 1,4,16,64] [--repeats 3]
+    python -m bench.batch_sizes [--sizes 1,4,8,16,32] [--sample 64]
 
-Runs in one process with the model loaded once; each size is run `repeats` times, in turns, and the
-median is reported, so that what else the machine does falls on all sizes alike.
+The runs of all sizes take turns in one process, with the model loaded once. Size 1 takes a quarter
+of the sample. `adaptive` is the default, which finds the size while running, and so takes three
+times as many. Peak memory is that of a process for each size, which runs it once.
 """
 
-import argparse
-import io
-import statistics
+import json
+import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
-import anyio
-from rich.console import Console
+import torch
 
+from bench.options import Row
+from bench.processes import measure_alone
 from bench.report import report
-from streamer.config import RunConfig
-from streamer.execution import run_loaded
-from streamer.monitoring.warnings import LibraryWarnings
-from streamer.preparation import prepare
-from streamer.worker import Worker, load_worker
+from bench.runs import Setup, run_parser, set_up, whole_run, write_sample
+from bench.timing import in_turns, medians
+from streamer.worker import Worker
+
+ADAPTIVE = "adaptive"
+PLENTY = 2**20
+"""Positions that no batch reaches, so that records alone bound it."""
+WARM_UP = 8
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="1,4,16,64")
-    parser.add_argument("--repeats", type=int, default=3)
+    """Run and report; with `--only`, run one size and print a line of JSON."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    parser = run_parser(__doc__)
+    parser.add_argument("--sizes", default="1,4,8,16,32")
+    parser.add_argument("--sample", type=int, default=64)
+    parser.add_argument("--only", help="one of the sizes, or adaptive")
     options = parser.parse_args(arguments)
-    sizes = [int(size) for size in options.sizes.split(",")]
-    worker = load_worker(RunConfig(), "contrast")
-    rates: dict[int, list[float]] = {size: [] for size in sizes}
-    for _ in range(options.repeats):
-        for size in sizes:
-            rates[size].append(_rate(worker, size))
-    medians = {size: statistics.median(found) for size, found in rates.items()}
-    rows = [
+    setup = set_up(options)
+    sizes = [*options.sizes.split(","), ADAPTIVE]
+    with tempfile.TemporaryDirectory() as folder:
+        worker = setup.worker()
+        samples = {size: _sample(setup, options.sample, size, Path(folder)) for size in sizes}
+        warm = write_sample(setup.records, WARM_UP, Path(folder))
+        _rate(setup, worker, ADAPTIVE, warm)
+        if options.only:
+            _rate(setup, worker, options.only, samples[options.only])
+            print(json.dumps(_device_peak()))
+            return
+        ways = {size: lambda size=size: _rate(setup, worker, size, samples[size]) for size in sizes}
+        rates = in_turns(ways, setup.repeats)
+        counts = {size: _count(path) for size, path in samples.items()}
+    peaks = {size: measure_alone("bench.batch_sizes", arguments, size) for size in sizes}
+    middle = medians(rates)
+    rows: list[Row] = [
         {
             "batch_size": size,
+            "records": counts[size],
             "samples_per_second": rate,
-            "speed_up": rate / medians[sizes[0]],
+            "speed_up": rate / middle[sizes[0]],
             "slowest": min(rates[size]),
             "fastest": max(rates[size]),
+            **peaks[size],
         }
-        for size, rate in medians.items()
+        for size, rate in middle.items()
     ]
-    report("batch_sizes", rows, model="embedded", repeats=options.repeats)
+    report("batch_sizes", rows, **setup.described())
 
 
-def _rate(worker: Worker, size: int) -> float:
-    with tempfile.TemporaryDirectory() as folder:
-        config = RunConfig(out=Path(folder) / "RUN", batch_size=size, progress="none")
-        console = Console(file=io.StringIO())
-        summary = anyio.run(run_loaded, prepare(config), worker, console, LibraryWarnings())
-        return summary.per_second
+def _sample(setup: Setup, count: int, size: str, folder: Path) -> Path:
+    part = {"1": 0.25, ADAPTIVE: 3.0}.get(size, 1.0)
+    return write_sample(setup.records, max(1, round(count * part)), folder)
+
+
+def _count(path: Path) -> int:
+    return len(path.read_text("utf-8").splitlines())
+
+
+def _rate(setup: Setup, worker: Worker, size: str, path: Path) -> float:
+    how: dict[str, Any] = {}
+    if size != ADAPTIVE:
+        how = {"batch_size": int(size), "max_tokens": PLENTY}
+    return whole_run(worker, setup.config(paths=(str(path),), **how)).per_second
+
+
+def _device_peak() -> Row:
+    if not torch.cuda.is_available():
+        return {}
+    return {"peak_device_memory_mb": torch.cuda.max_memory_allocated() / 1e6}
 
 
 if __name__ == "__main__":

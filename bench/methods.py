@@ -1,12 +1,13 @@
 """streamer against the same job done by hand (see bench/by_hand.py), on the same model and records.
 
     python -m bench.methods [--records PATH] [--tokenizer DIRECTORY] [--shape cpu|gpu]
-                            [--sample 16] [--streamer-records N] [--repeats 3]
+                            [--sample 8] [--streamer-records 192] [--repeats 3]
 
 Every measurement is a process of its own, so that its peak memory is its own; the methods take
 turns, `repeats` times, and the median is reported. The ways by hand run on records chosen evenly:
-`sample` of them, half as many for `sequential`, a quarter for `separate`. streamer runs all, or the
-first N, from which the others are then chosen.
+`sample` of them, half as many for `sequential`, a quarter for `separate`. streamer runs the first
+`--streamer-records`, from which the others are then chosen; 0 for all. Where the device has no
+instructions for bfloat16 products, streamer's bf16 runs once, and few records.
 
 The first load of a model is left out of every rate. `separate` loads it three times more, which
 counts as it would over all records: seconds a record = 3 × mean load / all records + running.
@@ -18,9 +19,7 @@ streamer's, and the benchmark fails if they differ.
 import argparse
 import io
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,15 +34,21 @@ from bench.agreement import disagreement
 from bench.by_hand import WAYS, Loader
 from bench.model import SHAPES, BenchModel, bench_model
 from bench.options import Row, add_data_options, contrast_records
+from bench.processes import measure_alone
 from bench.report import report
+from bench.runs import write_sample
+from bench.timing import bfloat16_cost
 from streamer.config import RunConfig
 from streamer.execution import run_loaded
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
 from streamer.worker import load_worker
 
-STREAMER: dict[str, dict[str, Any]] = {"streamer": {}, "streamer bf16": {"bf16": True}}
+BF16 = "streamer bf16"
+STREAMER: dict[str, dict[str, Any]] = {"streamer": {}, BF16: {"bf16": True}}
 METHODS = (*WAYS, *STREAMER)
+FEW = 24
+"""Records that bf16 runs where it is slow."""
 PART = {"batched script": 1, "sequential": 2, "separate": 4}
 """By what the sample is divided."""
 ROWS = "rows.json"
@@ -59,14 +64,24 @@ def main(arguments: list[str] | None = None) -> None:
     if options.only:
         print(json.dumps(_measure(options)))
         return
-    _make_model(options)
     model = bench_model(options.tokenizer, SHAPES[options.shape])
+    records = len(contrast_records(options.records))
+    bf16_cost = bfloat16_cost("cuda" if torch.cuda.is_available() else "cpu")
     found: dict[str, list[Row]] = {name: [] for name in METHODS}
     with tempfile.TemporaryDirectory() as folder:
+        sample = write_sample(options.records, options.streamer_records or records, Path(folder))
+        arguments = [*arguments, "--records", str(sample), "--in-all", str(records)]
         for turn in range(options.repeats):
             turns = Path(folder) / str(turn)
             for name in METHODS:
-                found[name].append(_in_own_process(arguments, name, turns / name))
+                slow = name == BF16 and bf16_cost > 1
+                if slow and turn:
+                    continue
+                few = ["--limit", str(FEW)] if slow else []
+                into = turns / name
+                into.mkdir(parents=True)
+                command = [*arguments, *few, "--into", str(into)]
+                found[name].append(measure_alone("bench.methods", command, name))
         differing = {
             way: disagreement(way, turns / way / ROWS, turns / "streamer" / "RUN", model.layers)
             for way in WAYS
@@ -75,25 +90,31 @@ def main(arguments: list[str] | None = None) -> None:
         "methods",
         _rows(found),
         model=model.settings,
-        records=len(contrast_records(options.records)),
+        records=records,
         repeats=options.repeats,
         loads={way: found[way][0]["loads"] for way in WAYS},
         load_seconds={
             way: statistics.median(one["load_seconds"] for one in found[way]) for way in WAYS
         },
         values_that_differ=differing,
+        bfloat16_product_over_float32=bf16_cost,
+        bfloat16=f"instructions: {'none' if bf16_cost > 1 else 'there are'}",
     )
 
 
 def _options(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add_data_options(parser)
     parser.add_argument("--shape", choices=SHAPES, default="cpu")
-    parser.add_argument("--sample", type=int, default=16)
-    parser.add_argument("--streamer-records", type=int)
+    parser.add_argument("--sample", type=int, default=8)
+    parser.add_argument("--streamer-records", type=int, default=192)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=METHODS, help=argparse.SUPPRESS)
     parser.add_argument("--into", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--in-all", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--limit", type=int, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -115,32 +136,9 @@ def _rows(found: dict[str, list[Row]]) -> list[Row]:
     ]
 
 
-def _make_model(options: argparse.Namespace) -> None:
-    """In a process of its own: a child's peak memory begins at that of the process it came from."""
-    command = [sys.executable, "-m", "bench.model", "--shape", options.shape]
-    if options.tokenizer:
-        command += ["--tokenizer", str(options.tokenizer)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-
-def _in_own_process(arguments: list[str], name: str, into: Path) -> Row:
-    into.mkdir(parents=True)
-    command = [sys.executable, "-m", "bench.methods", *arguments]
-    done = subprocess.run(
-        [*command, "--only", name, "--into", str(into)], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise SystemExit(f"{name} ended with exit code {done.returncode}:\n{done.stderr[-2000:]}")
-    measured: Row = json.loads(done.stdout.splitlines()[-1])
-    return measured
-
-
 def _measure(options: argparse.Namespace) -> Row:
     model = bench_model(options.tokenizer, SHAPES[options.shape])
     measured = _streamer(model, options) if options.only in STREAMER else _by_hand(model, options)
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    measured["peak_memory_mb"] = peak * unit / 1e6
     if torch.cuda.is_available():
         measured["peak_device_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
     return measured
@@ -148,9 +146,8 @@ def _measure(options: argparse.Namespace) -> Row:
 
 def _by_hand(model: BenchModel, options: argparse.Namespace) -> Row:
     records = contrast_records(options.records)
-    among = min(len(records), options.streamer_records or len(records))
-    count = min(among, max(1, options.sample // PART[options.only]))
-    places = [i * among // count for i in range(count)]
+    count = min(len(records), max(1, options.sample // PART[options.only]))
+    places = [i * len(records) // count for i in range(count)]
     loader = Loader(model)
     begin = time.perf_counter()
     rows = WAYS[options.only](loader, [records[place] for place in places])
@@ -160,7 +157,7 @@ def _by_hand(model: BenchModel, options: argparse.Namespace) -> Row:
     load_seconds, loads = statistics.mean(loader.times), len(loader.times)
     return {
         "records": count,
-        "seconds": (loads - 1) * load_seconds / len(records) + running / count,
+        "seconds": (loads - 1) * load_seconds / options.in_all + running / count,
         "loads": loads,
         "load_seconds": load_seconds,
     }
@@ -176,7 +173,10 @@ def _streamer(model: BenchModel, options: argparse.Namespace) -> Row:
         **STREAMER[options.only],
     }
     worker = load_worker(RunConfig(**settings), "contrast")
-    for name, limit in (("WARM_UP", WARM_UP), ("RUN", options.streamer_records)):
+    for name, limit in (
+        ("WARM_UP", min(WARM_UP, options.limit or WARM_UP)),
+        ("RUN", options.limit),
+    ):
         config = RunConfig(**settings, out=options.into / name, limit=limit)
         console = Console(file=io.StringIO())
         summary = anyio.run(run_loaded, prepare(config), worker, console, LibraryWarnings())

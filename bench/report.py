@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 RESULTS = Path(__file__).parent / "results"
+WIDTH = 160
+"""Of a table that goes to no terminal."""
 
 
 def machine() -> dict[str, Any]:
@@ -39,7 +41,8 @@ def report(name: str, rows: Sequence[Mapping[str, Any]], **settings: Any) -> Non
         table.add_column(key.replace("_", " "), justify="right")
     for row in rows:
         table.add_row(*(f"{v:,.2f}" if isinstance(v, float) else str(v) for v in row.values()))
-    Console().print(table)
+    console = Console()
+    Console(width=console.width if console.is_terminal else WIDTH).print(table)
     RESULTS.mkdir(exist_ok=True)
     content = {"benchmark": name, "machine": machine(), "settings": settings, "rows": list(rows)}
     (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n")

@@ -1,62 +1,104 @@
 """What a record costs as the input grows: rate and peak memory must not depend on its length.
 
-    python -m bench.scale [--sizes 1000,50000]
+    python -m bench.scale [--sizes 1000,10000,100000] [--device cpu]
 
-Runs the command itself, a process for each size, on the embedded records repeated in order.
+Runs the command itself, a process for each size, on a model of one tiny layer and texts of a few
+tokens: what is measured is not the model but all that is around it. The rate is that of the run
+without loading the model. Ratios are to the size 10,000, or the first where that is not run.
 """
 
 import argparse
-import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+import torch
+from sae_lens import StandardSAE, StandardSAEConfig
+from sae_lens.saes.sae import SAEMetadata
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
+from transformers.utils import logging
+
+from bench.options import Row
+from bench.processes import run_alone
 from bench.report import report
 from streamer import embedded, open_run
+
+D_MODEL, D_SAE = 16, 32
+CONTEXT = 256
+REFERENCE = 10_000
+FULL = "1000,10000,100000,1000000"
+DEFAULT = "1000,10000,100000"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--sizes", default="1000,50000")
-    sizes = [int(size) for size in parser.parse_args(arguments).sizes.split(",")]
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--sizes", default=DEFAULT, help=f"in full: {FULL}")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args(arguments)
+    sizes = [int(size) for size in options.sizes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        report("scale", [_measure(Path(folder), size) for size in sizes], model="embedded")
-
-
-def _measure(folder: Path, size: int) -> dict[str, Any]:
-    records = [
-        record
-        for file in sorted(embedded.RECORDS.glob("*.json"))
-        for record in json.loads(file.read_text("utf-8"))
+        model = _make_model(Path(folder))
+        found = {size: _measure(Path(folder), model, size, options.device) for size in sizes}
+    reference = found.get(REFERENCE, found[sizes[0]])
+    rows = [
+        {
+            **one,
+            "rate_ratio": one["records_per_second"] / reference["records_per_second"],
+            "more_memory_mb": one["peak_memory_mb"] - reference["peak_memory_mb"],
+        }
+        for one in found.values()
     ]
+    report("scale", rows, d_model=D_MODEL, d_sae=D_SAE, layers=1, device=options.device)
+
+
+def _make_model(folder: Path) -> list[str]:
+    """The flags that name a tiny random model and SAE, made in `folder`."""
+    logging.disable_progress_bar()
+    tokenizer = AutoTokenizer.from_pretrained(str(embedded.MODEL))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=D_MODEL,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        num_key_value_heads=1,
+        intermediate_size=2 * D_MODEL,
+        max_position_embeddings=CONTEXT,
+    )
+    AutoModelForCausalLM.from_config(config).save_pretrained(str(folder / "model"))
+    tokenizer.save_pretrained(str(folder / "model"))
+    metadata = SAEMetadata(hook_name="blocks.0.hook_resid_post", prepend_bos=True)
+    sae = StandardSAE(StandardSAEConfig(d_in=D_MODEL, d_sae=D_SAE, metadata=metadata))
+    sae.save_model(str(folder / "sae"))
+    return ["--model", str(folder / "model"), "--sae", str(folder / "sae"), "--layers", "0"]
+
+
+def _measure(folder: Path, model: list[str], size: int, device: str) -> Row:
     path, out = folder / f"{size}.jsonl", folder / f"RUN-{size}"
     with path.open("w") as file:
-        for record in itertools.islice(itertools.cycle(records), size):
-            file.write(json.dumps(record) + "\n")
-    command = [sys.executable, "-m", "streamer", "run", str(path), "--out", str(out)]
+        for place in range(size):
+            file.write(json.dumps({"text": f"Record {place} of many."}) + "\n")
+    command = [sys.executable, "-m", "streamer", "run", str(path), "--out", str(out), *model]
     begin = time.monotonic()
-    with subprocess.Popen([*command, "--progress", "none"], stdout=subprocess.DEVNULL) as process:
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    seconds = time.monotonic() - begin
-    if process.returncode:
-        raise SystemExit(f"streamer ended with exit code {process.returncode} on {size} records")
-    run = open_run(out)
-    counts = run.manifest["counts"]
-    unit = 1 if sys.platform == "darwin" else 1024
-    streaming = run.manifest["seconds"]
+    _, peak = run_alone([*command, "--device", device, "--progress", "none"])
+    in_all = time.monotonic() - begin
+    manifest: dict[str, Any] = open_run(out).manifest
+    counts = manifest["counts"]
+    if counts["rows"] != size:
+        raise SystemExit(f"{counts['rows']} of {size} records were measured, the others rejected")
     return {
         "records": size,
-        "measured": counts["rows"],
-        "seconds_in_all": seconds,
-        "records_per_second": counts["records"] / streaming,
-        "peak_memory_mb": usage.ru_maxrss * unit / 1e6,
+        "seconds_in_all": in_all,
+        "seconds": manifest["seconds"],
+        "records_per_second": size / manifest["seconds"],
+        "peak_memory_mb": peak,
+        **{f"{stage}_s": spent for stage, spent in manifest["stage_seconds"].items()},
     }
 
 
