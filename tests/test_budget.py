@@ -8,9 +8,6 @@ import pytest
 from streamer.batching.budget import FULL, RETRY, SMALLEST, TRIALS, Budget, Headroom
 from streamer.records import Work
 
-FLAT: Callable[[int], float] = lambda positions: 1000.0  # noqa: E731
-"""Tokens a second, whatever a batch holds."""
-
 
 def rising(to: int) -> Callable[[int], float]:
     """Tokens a second that double with the batch up to `to` positions, and no further."""
@@ -31,7 +28,7 @@ def settled(budget: Budget, rate: Callable[[int], float]) -> int:
 def test_it_climbs_while_that_is_faster_and_settles_where_it_is_not():
     assert settled(Budget(16, 2**18), rising(1024)) == 1024
     assert settled(Budget(16, 2**18), rising(64)) == 64
-    assert settled(Budget(16, 2**18), FLAT) == 16
+    assert settled(Budget(16, 2**18), rising(16)) == 16
 
 
 @pytest.mark.parametrize("most", [16, 17, 1000, 1024, 5000])
@@ -101,35 +98,36 @@ def test_once_settled_it_tries_again_after_many_batches():
     assert settled(budget, rising(256)) == 256
 
 
-def test_a_batch_that_was_split_halves_it_for_good():
+def test_a_batch_that_was_split_keeps_it_at_what_did_fit_for_good():
     budget = Budget(64, 2**18)
     run(budget, rising(2**30), 2 * TRIALS)
     assert budget.tokens == 256
-    budget.measured(Work(distinct=256, positions=256, splits=1), 1.0)
+    budget.measured(Work(distinct=256, positions=256, splits=1, largest=128), 1.0)
     assert budget.tokens == 128
     for _ in range(3 * RETRY):
         run(budget, rising(2**30), 1)
         assert budget.tokens == 128
 
 
-def test_it_shrinks_as_often_as_a_batch_was_split():
+def test_a_record_that_fits_no_budget_leaves_it_as_it_is():
     budget = Budget(64, 1024)
-    budget.tokens = 1024
-    budget.measured(Work(distinct=1024, positions=1024, splits=3), 1.0)
-    assert budget.tokens == 128
+    budget.measured(Work(distinct=32, positions=32, splits=3, largest=16, hopeless=1), 1.0)
+    assert budget.tokens == 64
 
 
 def test_a_batch_planned_before_it_shrank_does_not_raise_it_again():
     budget = Budget(64, 1024)
     for positions in (64, 1024):
-        budget.measured(Work(distinct=positions, positions=positions, splits=1), 1.0)
+        budget.measured(
+            Work(distinct=positions, positions=positions, splits=1, largest=positions // 2), 1.0
+        )
     assert budget.tokens == 32
 
 
 def test_it_never_shrinks_to_nothing():
     budget = Budget(64, 1024)
     for _ in range(20):
-        budget.measured(Work(distinct=64, positions=budget.tokens, splits=1), 1.0)
+        budget.measured(Work(distinct=64, positions=64, splits=1, largest=budget.tokens // 2), 1.0)
     assert budget.tokens == SMALLEST
 
 
@@ -141,7 +139,7 @@ def test_what_is_configured_stays_however_fast_it_is():
 
 def test_a_configured_budget_that_does_not_fit_shrinks_too():
     budget = Budget(64)
-    budget.measured(Work(distinct=64, positions=64, splits=1), 1.0)
+    budget.measured(Work(distinct=64, positions=64, splits=1, largest=32), 1.0)
     assert budget.tokens == 32
 
 
@@ -150,10 +148,3 @@ def test_it_holds_so_many_positions_and_records():
     assert not Budget(64).holds(1, 65)
     assert Budget(64, records=2).holds(2, 64)
     assert not Budget(64, records=2).holds(3, 64)
-
-
-def test_one_record_that_fits_nowhere_takes_nothing_from_the_others():
-    """It is rejected: what it did not fit says nothing about batches of usual size."""
-    budget = Budget(512, 512)
-    budget.measured(Work(splits=1), 1.0)  # what the worker says of a record that it rejects
-    assert budget.tokens >= 256

@@ -89,7 +89,7 @@ class TokenizedRecord:
         """
         key = 0
         for passage in self.tokens:
-            key = zlib.crc32(np.append(passage, -1).astype("<i4").tobytes(), key)
+            key = zlib.crc32(b"\xff\xff\xff\xff", zlib.crc32(passage.astype("<i4").tobytes(), key))
         return key
 
 
@@ -187,6 +187,22 @@ class Work:
     """Passages run again by themselves in float32, because their residual was not finite."""
     splits: int = 0
     """How often the batch was split because it did not fit the memory."""
+    largest: int = 0
+    """Most positions that were run at once, of a batch that was split."""
+    hopeless: int = 0
+    """Records that did not fit the memory even alone."""
+
+    def __add__(self, other: "Work") -> "Work":
+        """Of both halves of a batch that was split."""
+        return Work(
+            tokens=self.tokens + other.tokens,
+            distinct=self.distinct + other.distinct,
+            positions=self.positions + other.positions,
+            reruns=self.reruns + other.reruns,
+            splits=1 + max(self.splits, other.splits),
+            largest=max(self.largest, other.largest),
+            hopeless=self.hopeless + other.hopeless,
+        )
 
 
 @dataclass(frozen=True, slots=True)

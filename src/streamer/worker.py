@@ -149,7 +149,7 @@ class Worker:
             tokens = sum(map(len, records[0].tokens))
             reason = f"out of memory even alone: {tokens:,} tokens"
             rejected = _reject(records[0], reason)
-            work = Work(splits=1)
+            work = Work(hopeless=1)
             return Result(batch.window, (), self._no_values, (*batch.rejections, rejected), work)
         middle = len(records) // 2
         first, second = (
@@ -195,7 +195,7 @@ class Worker:
         ]
         kept = tuple(record for record, ok in zip(records, good, strict=True) if ok)
         tokens = sum(len(ids) for record in records for ids in record.tokens)
-        work = Work(tokens, rows.count, rows.size, len(lost))
+        work = Work(tokens, rows.count, rows.size, len(lost), largest=rows.size)
         return Result(batch.window, kept, values[good], (*batch.rejections, *overflown), work)
 
     def _noise_of(self, records: Sequence[TokenizedRecord]) -> Float[Tensor, "passage width"]:
@@ -279,19 +279,12 @@ def _to_the_end(steps: Steps) -> Result:
 
 def _together(first: Result, second: Result) -> Result:
     """The result of a batch from those of its halves."""
-    one, other = first.work, second.work
     return Result(
         first.window,
         (*first.records, *second.records),
         np.concatenate([first.values, second.values]),
         (*first.rejections, *second.rejections),
-        Work(
-            tokens=one.tokens + other.tokens,
-            distinct=one.distinct + other.distinct,
-            positions=one.positions + other.positions,
-            reruns=one.reruns + other.reruns,
-            splits=1 + max(one.splits, other.splits),
-        ),
+        first.work + second.work,
     )
 
 

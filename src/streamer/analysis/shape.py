@@ -6,6 +6,7 @@ Gram matrix MMᵀ, n × n for n active features. The smaller of the two is decom
 """
 
 import functools
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -92,7 +93,17 @@ def _threads() -> ThreadPoolExecutor:
     """One for each core, none of which shares its work out to the others: what is done to a group
     of matrices is too small for that, and threads that wait for a share spin."""
     cores = torch.get_num_threads()
-    return ThreadPoolExecutor(cores, "shape", torch.set_num_threads, (1,))
+    pool = ThreadPoolExecutor(cores, "shape")
+    all_here = threading.Barrier(cores)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        all_here.wait()
+
+    for begun in [pool.submit(begin) for _ in range(cores)]:
+        begun.result()
+    torch.set_num_threads(cores)  # what threads yet to come begin with was changed, too
+    return pool
 
 
 def _decompose(

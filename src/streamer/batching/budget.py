@@ -32,8 +32,8 @@ class Budget:
     """Token positions, and records if capped, that one batch may hold.
 
     It starts at `start` and doubles up to `most` while tokens a second rise and memory allows;
-    then it settles, and tries again now and then. Out of memory halves it. Fixed if `start` is
-    `most`. Read by the planner and told by the worker's stage; an int, so both may be threads.
+    then it settles, and tries again now and then. Out of memory, it stays below. It is fixed if
+    `start` is `most`. The planner reads it and the worker's stage tells it, each in its thread.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Budget:
     def measured(self, work: Work, seconds: float) -> None:
         """Take account of a batch that was run."""
         self._largest = max(self._largest, work.positions)
-        if work.splits:
-            self._halve(work)
+        if work.splits and not work.hopeless:  # else it was a record that fits no budget
+            self._stay_below(work)
         elif self._adapts and work.positions >= FULL * self.tokens:
             if self._climbing:
                 self._trials.append((work.distinct, seconds))
@@ -95,12 +95,10 @@ class Budget:
         needed = memory.used / self._largest * 2 * self.tokens
         return needed - memory.used < FREE_SHARE * memory.free
 
-    def _halve(self, work: Work) -> None:
-        """A batch did not fit: stay below it."""
-        fits = max(SMALLEST, work.positions >> work.splits)
-        self.most = self.tokens = min(self.tokens, fits)
-        self._settle(self.tokens)
-        self._adapts = False  # what is free shrinks and grows: staying below is what is safe
+    def _stay_below(self, work: Work) -> None:
+        """A batch did not fit: from now on none is larger than what did."""
+        self.most = min(self.tokens, max(SMALLEST, work.largest))
+        self._settle(self.most)
 
     def _settle(self, tokens: int) -> None:
         self.tokens, self._climbing, self._settled_for, self._trials = tokens, False, 0, []

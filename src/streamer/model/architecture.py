@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,18 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
 def cannot_load(path: str, error: Exception) -> UsageError:
     """What the user is told when a library fails on a model."""
     return UsageError(f"cannot load the model {path}: {type(error).__name__}: {first_line(error)}")
+
+
+def refuse_missing(path: str, keys: Collection[str]) -> None:
+    """Hugging Face makes up the weights that a model's files lack, at random.
+
+    :raises UsageError: there are any.
+    """
+    if keys:
+        some = ", ".join(sorted(keys)[:3])
+        raise UsageError(
+            f"cannot load the model {path}: its files lack {len(keys)} weights, among them {some}"
+        )
 
 
 @contextlib.contextmanager

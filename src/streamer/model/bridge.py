@@ -13,7 +13,7 @@ from transformer_lens.model_bridge.sources.transformers import (
     get_hf_model_class_for_architecture,
 )
 
-from streamer.model.architecture import Architecture, quiet
+from streamer.model.architecture import Architecture, quiet, refuse_missing
 
 
 class BridgeForward:
@@ -58,6 +58,7 @@ def load_bridge(
 ) -> BridgeForward:
     """The whole model, booted as TransformerLens does.
 
+    :raises UsageError: its files lack weights.
     :raises Exception: whatever TransformerLens or Hugging Face make of the model.
     """
     with quiet():
@@ -76,7 +77,7 @@ def load_bridge(
 
 
 def _safetensors_only(architecture: Architecture) -> Any:
-    """The class that the bridge would take, made to read no pickles."""
+    """The class that the bridge would take, made to read no pickles and to make up no weights."""
     real = get_hf_model_class_for_architecture(
         determine_architecture_from_hf_config(architecture.config)
     )
@@ -84,6 +85,10 @@ def _safetensors_only(architecture: Architecture) -> Any:
     class SafetensorsOnly:
         @staticmethod
         def from_pretrained(name: str, **kwargs: Any) -> Any:
-            return real.from_pretrained(name, use_safetensors=True, **kwargs)
+            model, report = real.from_pretrained(
+                name, use_safetensors=True, output_loading_info=True, **kwargs
+            )
+            refuse_missing(name, report["missing_keys"])
+            return model
 
     return SafetensorsOnly

@@ -69,7 +69,6 @@ class LanguageModel:
         self._fast = forward.module
         if autocast is not None and isinstance(forward, NativeForward):
             self._fast = with_short_weights(forward.module, autocast)
-            forward.hook(self._fast, architecture)
         one = Packing("none", 1).pack_passages([(0,)])
         self.width = self.residuals(one).shape[-1]
         """Of what the hooks read."""
@@ -199,6 +198,8 @@ def _load(
     if config.forward != "bridge" and architecture.taps is not None:
         try:
             return load_native(*where), ""
+        except UsageError:
+            raise
         except Exception as error:  # whatever Hugging Face makes of half a model
             if config.forward == "native":
                 raise cannot_load(architecture.path, error) from error
@@ -210,5 +211,7 @@ def _load(
         )
     try:
         return load_bridge(*where), because
+    except UsageError:
+        raise
     except Exception as error:  # whatever a damaged or strange model makes of the libraries
         raise cannot_load(architecture.path, error) from error

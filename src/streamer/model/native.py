@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
-from streamer.model.architecture import Architecture, quiet
+from streamer.model.architecture import Architecture, quiet, refuse_missing
 
 PER_LAYER = ("layer_types",)
 """Settings that are a list with an entry a layer."""
@@ -31,10 +31,10 @@ class NativeForward:
         self._taps = architecture.taps
         self._reads: Int[Tensor, " read"] = torch.empty(0, dtype=torch.int64)
         self._found: dict[int, Float[Tensor, "read d_model"]] = {}
-        self.hook(module, architecture)
+        self._hook(module, architecture)
 
-    def hook(self, module: nn.Module, architecture: Architecture) -> None:
-        """Have the layers of `module`, ours or a copy of it, tell what passes through them."""
+    def _hook(self, module: nn.Module, architecture: Architecture) -> None:
+        """Have the layers tell what passes through them; those of a copy of the module do, too."""
         prefix = f"{module.base_model_prefix}."
         layers: Any = module.get_submodule(architecture.layers_path.removeprefix(prefix))
         for place, tap in enumerate(self._taps):
@@ -108,6 +108,7 @@ def load_native(
 ) -> NativeForward:
     """The model's decoder layers as far as they are read, without the head, on `device`.
 
+    :raises UsageError: its files lack weights.
     :raises Exception: whatever Hugging Face makes of a model that cannot be had like this.
     """
     assert architecture.taps is not None
@@ -125,7 +126,6 @@ def load_native(
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
         )
-    if report["missing_keys"]:
-        raise KeyError(f"its files lack {', '.join(sorted(report['missing_keys'])[:3])}")
+    refuse_missing(architecture.path, report["missing_keys"])
     module = module.to(device).eval().requires_grad_(False)
     return NativeForward(module, architecture)
