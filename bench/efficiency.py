@@ -1,9 +1,9 @@
 """How much of the machine a run uses: against the bare computation, and against matrix products.
 
-    python -m bench.efficiency [--sample 192]
+    python -m bench.efficiency [--sample 256]
 
 bare: the same batches, planned beforehand, without reading and writing; it takes turns with whole
-runs. roofline: the time that the products a record cannot do without would take at the best rate at
+runs. roofline: the time that the products a record cannot do without would take at the rate at
 which this machine multiplies matrices of the model's own shape, measured before and after each
 turn. Those products are the weights of the decoder layers that are run, for each distinct token,
 and the SAEs' encoders, for each passage; attention scores, norms, rotations, metrics and
@@ -40,11 +40,14 @@ from streamer.batching.budget import Budget
 from streamer.records import Batch
 from streamer.worker import Worker
 
+CALLS = 60
+"""Products in a row whose rate is taken: a second on two cores."""
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
     parser = run_parser(__doc__)
-    parser.add_argument("--sample", type=int, default=192)
+    parser.add_argument("--sample", type=int, default=256)
     options = parser.parse_args(arguments)
     setup = set_up(options)
     worker = setup.worker()
@@ -66,8 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
         "layers": _layer_flops(setup.model, batches),
         "encoders": _encoder_flops(worker, batches),
     }
-    least = work["layers"] / max(multiplied[_dtype(worker)])
-    least += work["encoders"] / max(multiplied[worker.saes[0].dtype])
+    least = work["layers"] / statistics.median(multiplied[_dtype(worker)])
+    least += work["encoders"] / statistics.median(multiplied[worker.saes[0].dtype])
     rates = {
         "whole run": statistics.median(whole),
         "bare": statistics.median(bare),
@@ -121,14 +124,15 @@ def _dtype(worker: Worker) -> torch.dtype:
 
 @torch.inference_mode()
 def _multiply(setup: Setup, worker: Worker, found: dict[torch.dtype, list[float]]) -> None:
-    """Add to each format the FLOP a second of d_model → d_mlp for a batch of positions: the best
-    of some calls."""
+    """Add to each format the FLOP a second of d_model → d_mlp for a batch of positions, one product
+    after another for as long as some layers take."""
     sizes, device = setup.model.settings, worker.model.device
     for dtype, rates in found.items():
         x = torch.randn(setup.batch_tokens, sizes["d_model"], device=device).to(dtype)
         weight = torch.randn(sizes["d_mlp"], sizes["d_model"], device=device).to(dtype)
-        best = min(seconds(lambda x=x, w=weight: linear(x, w), device) for _ in range(20))
-        rates.append(2.0 * x.numel() * sizes["d_mlp"] / best)
+        linear(x, weight)
+        spent = seconds(lambda x=x, w=weight: [linear(x, w) for _ in range(CALLS)], device)
+        rates.append(CALLS * 2.0 * x.numel() * sizes["d_mlp"] / spent)
 
 
 if __name__ == "__main__":
