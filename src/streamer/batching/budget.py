@@ -51,7 +51,6 @@ class Budget:
         """Tokens a second at half the present budget."""
         self._trials: list[tuple[int, float]] = []
         self._climbing = start < self.most
-        self._adapts = self._climbing
         self._settled_for = 0
         self._largest = 0
 
@@ -64,7 +63,7 @@ class Budget:
         self._largest = max(self._largest, work.positions)
         if work.splits and not work.hopeless:  # else it was a record that fits no budget
             self._stay_below(work)
-        elif self._adapts and work.positions >= FULL * self.tokens:
+        elif work.positions >= FULL * self.tokens:
             if self._climbing:
                 self._trials.append((work.distinct, seconds))
                 if len(self._trials) >= TRIALS:
