@@ -5,7 +5,16 @@ from collections.abc import Callable
 
 import pytest
 
-from streamer.batching.budget import FULL, RETRY, SMALLEST, TRIALS, Budget, Headroom
+from streamer.batching.budget import (
+    FULL,
+    LONGEST_SECONDS,
+    RETRY,
+    SMALLEST,
+    TRIALS,
+    Budget,
+    Headroom,
+)
+from streamer.batching.sizing import START_FLOPS, START_TOKENS, start_tokens
 from streamer.records import Work
 
 
@@ -148,3 +157,27 @@ def test_it_holds_so_many_positions_and_records():
     assert not Budget(64).holds(1, 65)
     assert Budget(64, records=2).holds(2, 64)
     assert not Budget(64, records=2).holds(3, 64)
+
+
+def test_it_climbs_no_further_than_a_batch_is_soon_done():
+    budget = Budget(64, 2**18)
+    seconds = [0.0]
+
+    def rate(positions: int) -> float:  # always faster with more, yet ever slower to end
+        seconds.append(positions**0.5 / 10)
+        return positions / seconds[-1]
+
+    run(budget, rate, 3 * RETRY)
+    assert LONGEST_SECONDS / 4 < max(seconds) <= LONGEST_SECONDS
+
+
+def test_a_large_model_begins_with_small_batches_and_so_does_one_with_little_memory():
+    free = 16 * 2**30
+    assert start_tokens("cpu", 64, 3, free) == START_TOKENS["cpu"]
+    assert start_tokens("cuda", 64, 3, free) == START_TOKENS["cuda"]
+    large = start_tokens("cpu", 2304, 21, free)
+    assert 16 <= large < start_tokens("cpu", 768, 21, free) < START_TOKENS["cpu"]
+    assert 24 * 2304**2 * 21 * large <= START_FLOPS["cpu"]
+    scarce = start_tokens("cuda", 2304, 21, 2**30)
+    assert scarce < start_tokens("cuda", 2304, 21, free)
+    assert start_tokens("cuda", 2304, 21, 0) == 16

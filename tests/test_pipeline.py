@@ -17,7 +17,7 @@ from streamer.errors import RunFault
 from streamer.execution import run_loaded
 from streamer.loading.loader import CHUNK_RECORDS
 from streamer.monitoring.warnings import LibraryWarnings
-from streamer.pipeline import AHEAD
+from streamer.pipeline import AHEAD, WAITING
 from streamer.preparation import prepare
 from streamer.queues import Queue
 from streamer.records import Batch, Result, Work
@@ -91,7 +91,7 @@ def test_with_a_stalled_writer_little_is_held(tmp_path, worker, monkeypatch):
     anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
     watcher.join()
     # the loaded queue and the chunk at its door, one window, and what the two short queues hold
-    bound = 512 + 2 * CHUNK_RECORDS + (256 + CHUNK_RECORDS) + (2 * AHEAD + 3) * 16
+    bound = 512 + 2 * CHUNK_RECORDS + (256 + CHUNK_RECORDS) + (AHEAD + WAITING + 3) * 16
     assert 512 < held[0] <= bound
     assert open_run(tmp_path / "RUN").table("metrics").num_rows == 20_000
 

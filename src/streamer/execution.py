@@ -8,18 +8,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import anyio
-import torch
 from anyio import to_thread
 from rich.console import Console
 
 from streamer.analysis import FAMILIES, Family
-from streamer.batching.budget import Budget, Headroom
 from streamer.batching.planner import Planner
-from streamer.config import RunConfig
+from streamer.batching.sizing import budget_for
 from streamer.errors import RunFault, StreamerError
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.display import show
-from streamer.monitoring.memory import free_memory, memory
 from streamer.monitoring.snapshot import Observer
 from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
@@ -29,13 +26,6 @@ from streamer.worker import Worker, load_worker
 from streamer.writing.directory import RunDirectory
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
-
-START_TOKENS = {"cpu": 512, "mps": 1024, "cuda": 4096}
-"""Positions of the first batches: a model of 10 GB needs less than 1 GB for them."""
-MOST_TOKENS = 2**18
-"""Beyond this no device gains."""
-FIXED_TOKENS = 4096
-"""Of a deterministic run."""
 
 
 async def run(
@@ -82,7 +72,7 @@ async def _stream(
     how = Tokenizing(model.tokenizer, worker.bos_id, model.context, config.too_long)
     planner = Planner(
         worker.packing,
-        _budget(config, model.device),
+        budget_for(config, model),
         config.window,
         config.prefetch_bytes // 4,
         whole_windows=config.deterministic,
@@ -130,23 +120,6 @@ async def _stream(
         domains=means,
         reasons=writer.reasons.most_common(),
     )
-
-
-def _budget(config: RunConfig, device: torch.device) -> Budget:
-    """Found while running, up to what is configured; or just that, of a deterministic run."""
-    if config.deterministic:
-        return Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
-    before = memory(device)
-
-    def headroom() -> Headroom:
-        now = memory(device)
-        if now.device_peak is None or before.device is None:
-            return Headroom(now.process_peak - before.process, free_memory(device))
-        return Headroom(now.device_peak - before.device, free_memory(device))
-
-    most = config.max_tokens or MOST_TOKENS
-    start = min(START_TOKENS[device.type], most)
-    return Budget(start, most, records=config.batch_size, headroom=headroom)
 
 
 async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Console) -> None:

@@ -24,8 +24,11 @@ from streamer.records import Batch, Chunk, Result
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
 
-AHEAD = 4
-"""Batches that wait for the device, and results that wait for the writer."""
+AHEAD = 1
+"""Batches that wait for the device beside the one that is planned meanwhile: more would only be cut
+to a budget that has changed by their turn."""
+WAITING = 4
+"""Results that wait for the writer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +56,7 @@ class Queues:
         return cls(
             Queue("loaded", max(1, records // CHUNK_RECORDS), size),
             Queue("batches", AHEAD),
-            Queue("results", AHEAD),
+            Queue("results", WAITING),
         )
 
 

@@ -15,6 +15,8 @@ FREE_SHARE = 0.9
 """Of the free memory may be used by a budget that is tried."""
 RETRY = 200
 """After so many batches at a settled budget, the next larger one is tried again."""
+LONGEST_SECONDS = 4.0
+"""A batch that takes longer gains nothing by being larger, and a run that is stopped waits for it."""
 SMALLEST = 16
 
 
@@ -76,11 +78,12 @@ class Budget:
     def _judge(self) -> None:
         """Climb if the present budget was worth it, else settle for the one below."""
         tokens, seconds = map(sum, zip(*self._trials[1:], strict=True))
+        longest = max(seconds for _, seconds in self._trials[1:])
         rate = tokens / max(seconds, 1e-9)
         self._trials = []
         if rate < GAIN * self._rate_below:
             self._settle(self.tokens // 2)
-        elif 2 * self.tokens > self.most or not self._has_room():
+        elif 2 * self.tokens > self.most or 2 * longest > LONGEST_SECONDS or not self._has_room():
             self._settle(self.tokens)
         else:
             self._rate_below = rate
