@@ -40,7 +40,7 @@ FULL: dict[str, tuple[str, ...]] = {
 }
 """What is asked of a GPU beyond the defaults, which two cores can do."""
 SHORT: dict[str, tuple[str, ...]] = dict.fromkeys(
-    ("batch_sizes", "row_length", "forward", "precision"), ("--repeats", "1")
+    ("batch_sizes", "row_length", "forward", "precision", "scale"), ("--repeats", "1")
 )
 """What is asked of two cores, so that all take about a quarter of an hour."""
 

@@ -1,10 +1,12 @@
 """What a record costs as the input grows: rate and peak memory must not depend on its length.
 
-    python -m bench.scale [--sizes 1000,10000,100000] [--device cpu]
+    python -m bench.scale [--sizes 1000,10000,100000] [--repeats 3] [--device cpu]
 
-Runs the command itself, a process for each size, on a model of one tiny layer and texts of a few
-tokens: what is measured is not the model but all that is around it. The rate is that of the run
-without loading the model. Ratios are to the size 10,000, or the first where that is not run.
+Runs the command itself, a process for each size and repeat, on a model of one tiny layer and texts
+of a few tokens: what is measured is not the model but all that is around it. The rate is that of
+the run without loading the model. The steady rate leaves out its beginning and end, too: it is that
+of the records beyond the smallest size. Ratios are to the size 10,000, or the second where that is
+not run. Memory is the largest of the repeats, times are the median.
 """
 
 import argparse
@@ -12,7 +14,9 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -39,22 +43,51 @@ def main(arguments: list[str] | None = None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--sizes", default=DEFAULT, help=f"in full: {FULL}")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args(arguments)
     sizes = [int(size) for size in options.sizes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         model = _make_model(Path(folder))
-        found = {size: _measure(Path(folder), model, size, options.device) for size in sizes}
-    reference = found.get(REFERENCE, found[sizes[0]])
+        turns = [
+            {size: _measure(Path(folder), model, size, options.device) for size in sizes}
+            for _ in range(options.repeats)
+        ]
+    found = [_middle([turn[size] for turn in turns]) for size in sizes]
+    first = found[0]
+    for one in found:
+        more = one["records"] - first["records"]
+        seconds = one["seconds"] - first["seconds"]
+        one["steady_per_second"] = more / seconds if more else None
+    references = [one for one in found if one["records"] == REFERENCE]
+    reference = (references or found[1:] or found)[0]
     rows = [
         {
             **one,
-            "rate_ratio": one["records_per_second"] / reference["records_per_second"],
+            "steady_ratio": _ratio(one["steady_per_second"], reference["steady_per_second"]),
             "more_memory_mb": one["peak_memory_mb"] - reference["peak_memory_mb"],
         }
-        for one in found.values()
+        for one in found
     ]
-    report("scale", rows, d_model=D_MODEL, d_sae=D_SAE, layers=1, device=options.device)
+    report(
+        "scale",
+        rows,
+        d_model=D_MODEL,
+        d_sae=D_SAE,
+        layers=1,
+        device=options.device,
+        repeats=options.repeats,
+    )
+
+
+def _ratio(one: float | None, other: float | None) -> float | None:
+    return one / other if one and other else None
+
+
+def _middle(turns: Sequence[Row]) -> Row:
+    """Medians, but of memory the most."""
+    middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
+    return middle | {"peak_memory_mb": max(turn["peak_memory_mb"] for turn in turns)}
 
 
 def _make_model(folder: Path) -> list[str]:
@@ -97,6 +130,7 @@ def _measure(folder: Path, model: list[str], size: int, device: str) -> Row:
         "seconds_in_all": in_all,
         "seconds": manifest["seconds"],
         "records_per_second": size / manifest["seconds"],
+        "max_tokens": manifest["max_tokens"],
         "peak_memory_mb": peak,
         **{f"{stage}_s": spent for stage, spent in manifest["stage_seconds"].items()},
     }

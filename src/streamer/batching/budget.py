@@ -9,8 +9,9 @@ FULL = 0.6
 """A batch tells about a budget if it fills at least this share of it."""
 TRIALS = 4
 """So many full batches are measured before a budget is judged; the first is warm-up."""
-GAIN = 1.05
-"""A larger budget must be faster by this factor to be kept: less is noise, and costs memory."""
+GAIN = 1.1
+"""A budget twice as large must be faster by this factor to be kept: less is noise, and not worth
+the memory."""
 FREE_SHARE = 0.9
 """Of the free memory may be used by a budget that is tried."""
 RETRY = 200
