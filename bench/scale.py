@@ -11,6 +11,7 @@ not run. Memory is the largest of the repeats, times are the median.
 
 import argparse
 import json
+import shutil
 import sys
 import tempfile
 import time
@@ -113,7 +114,7 @@ def _make_model(folder: Path) -> list[str]:
 
 
 def _measure(folder: Path, model: list[str], size: int, device: str) -> Row:
-    path, out = folder / f"{size}.jsonl", folder / f"RUN-{size}"
+    path, out = folder / f"{size}.jsonl", folder / "RUN"
     with path.open("w") as file:
         for place in range(size):
             file.write(json.dumps({"text": f"Record {place} of many."}) + "\n")
@@ -122,6 +123,7 @@ def _measure(folder: Path, model: list[str], size: int, device: str) -> Row:
     _, peak = run_alone([*command, "--device", device, "--progress", "none"])
     in_all = time.monotonic() - begin
     manifest: dict[str, Any] = open_run(out).manifest
+    shutil.rmtree(out)
     counts = manifest["counts"]
     if counts["rows"] != size:
         raise SystemExit(f"{counts['rows']} of {size} records were measured, the others rejected")

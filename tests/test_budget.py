@@ -14,8 +14,8 @@ from streamer.batching.budget import (
     Budget,
     Headroom,
 )
-from streamer.batching.sizing import START_FLOPS, START_TOKENS, start_tokens
 from streamer.records import Work
+from streamer.sizing import START_FLOPS, START_TOKENS, start_tokens
 
 
 def rising(to: int) -> Callable[[int], float]:

@@ -13,7 +13,6 @@ from rich.console import Console
 
 from streamer.analysis import FAMILIES, Family
 from streamer.batching.planner import Planner
-from streamer.batching.sizing import budget_for
 from streamer.errors import RunFault, StreamerError
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.display import show
@@ -22,6 +21,7 @@ from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
+from streamer.sizing import budget_for
 from streamer.worker import Worker, load_worker
 from streamer.writing.directory import RunDirectory
 from streamer.writing.schema import metrics_schema

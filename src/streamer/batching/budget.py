@@ -16,8 +16,8 @@ FREE_SHARE = 0.9
 """Of the free memory may be used by a budget that is tried."""
 RETRY = 200
 """After so many batches at a settled budget, the next larger one is tried again."""
-LONGEST_SECONDS = 4.0
-"""A batch that takes longer gains nothing by being larger, and a run that is stopped waits for it."""
+LONGEST_SECONDS = 8.0
+"""A batch that takes longer gains nothing by being larger, and delays a run that is stopped."""
 SMALLEST = 16
 
 

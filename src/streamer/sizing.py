@@ -9,11 +9,11 @@ from streamer.monitoring.memory import free_memory, memory
 
 FIXED_TOKENS = 4096
 """Of a deterministic run."""
-MOST_TOKENS = 2**18
-"""Beyond this no device gains."""
+MOST_TOKENS = {"cpu": 2**13, "mps": 2**16, "cuda": 2**18}
+"""Beyond this no device of the kind gains what the memory is worth, unless asked for."""
 START_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16_384}
 """At most, of the first batches: here a small model already runs about as fast as it can."""
-START_FLOPS = {"cpu": 2e11, "mps": 2e12, "cuda": 2e13}
+START_FLOPS = {"cpu": 4e11, "mps": 2e12, "cuda": 2e13}
 """At most, in the first batches: a few seconds on the slowest device of the kind."""
 START_SHARE = 0.02
 """At most, of the free memory in the first batches."""
@@ -34,7 +34,7 @@ def budget_for(config: RunConfig, model: LanguageModel) -> Budget:
             return Headroom(now.process_peak - before.process, free_memory(model.device))
         return Headroom(now.device_peak - before.device, free_memory(model.device))
 
-    most = config.max_tokens or MOST_TOKENS
+    most = config.max_tokens or MOST_TOKENS[model.device.type]
     layers = max(config.layers) + 1
     start = start_tokens(model.device.type, model.d_model, layers, free_memory(model.device))
     return Budget(min(start, most), most, records=config.batch_size, headroom=headroom)
