@@ -1,4 +1,4 @@
-# make setup | demo | test | lint | bench | bench-gpu | embedded
+# make setup | demo | test | soak | lint | bench | bench-gpu | embedded
 # Each makes .venv first where it is missing; all can be run again at any time.
 # make bench RECORDS=records.jsonl TOKENIZER=directory: on other records, with another tokenizer
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA = $(if $(RECORDS),--records $(RECORDS)) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
 
-.PHONY: setup demo test lint bench bench-gpu embedded
+.PHONY: setup demo test soak lint bench bench-gpu embedded
 
 setup: .venv/installed
 
@@ -23,6 +23,9 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest
+
+soak: setup
+	@$(BIN)/python -m pytest soak
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -1,0 +1,36 @@
+"""Fifty kills over one run: it ends as if there had been none, to the bit."""
+
+import json
+
+import streamer
+from processes import Starter, run_with_kills
+from streamer.embedded import RECORDS
+
+KILLS = 50
+COUNT = 6000
+
+
+def test_fifty_kills_leave_no_trace(tmp_path):
+    files = [json.loads(path.read_text("utf-8")) for path in sorted(RECORDS.glob("*.json"))]
+    known = [record for file in files for record in file]
+    with (tmp_path / "in.jsonl").open("w") as file:
+        for place in range(COUNT):
+            record = known[place % len(known)]
+            text = json.dumps(record | {"prompt": f"{place}. {record['prompt']}"})
+            file.write("{}\n" if place % 41 == 7 else text + "\n")
+    common = ["run", "in.jsonl", "--deterministic", "--window", "64", "--progress", "none"]
+    common += ["--part-seconds", "0.2"]
+    starter = Starter(tmp_path, OMP_NUM_THREADS="1")
+    starter.start(*common, "--out", "WHOLE")
+    assert starter.wait() == 0
+    killed = run_with_kills(
+        starter, tmp_path, [*common, "--out", "RUN"], kills=KILLS, seed=0, latest=0.8
+    )
+    starter.close()
+    assert killed == KILLS
+    run, whole = (streamer.open_run(tmp_path / name) for name in ("RUN", "WHOLE"))
+    assert len(run.manifest["earlier_sessions"]) == KILLS
+    for table in ("metrics", "rejected"):
+        assert run.table(table).equals(whole.table(table))
+    assert run.manifest["counts"] == whole.manifest["counts"]
+    assert run.manifest["counts"]["records"] == COUNT
