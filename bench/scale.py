@@ -6,7 +6,7 @@ Runs the command itself, a process for each size and repeat, on a model of one t
 of a few tokens: what is measured is not the model but all that is around it. The rate is that of
 the run without loading the model. The steady rate leaves out its beginning and end, too: it is that
 of the records beyond the smallest size. Ratios are to the size 10,000, or the second where that is
-not run. Memory is the largest of the repeats, times are the median.
+not run. All figures are medians.
 """
 
 import argparse
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     sizes = [int(size) for size in options.sizes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        model = _make_model(Path(folder))
+        model = make_model(Path(folder))
         turns = [
             {size: _measure(Path(folder), model, size, options.device) for size in sizes}
             for _ in range(options.repeats)
@@ -86,12 +86,11 @@ def _ratio(one: float | None, other: float | None) -> float | None:
 
 
 def _middle(turns: Sequence[Row]) -> Row:
-    """Medians, but of memory the most."""
-    middle = {key: median(turn[key] for turn in turns) for key in turns[0]}
-    return middle | {"peak_memory_mb": max(turn["peak_memory_mb"] for turn in turns)}
+    """Medians."""
+    return {key: median(turn[key] for turn in turns) for key in turns[0]}
 
 
-def _make_model(folder: Path) -> list[str]:
+def make_model(folder: Path) -> list[str]:
     """The flags that name a tiny random model and SAE, made in `folder`."""
     logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(str(embedded.MODEL))

@@ -9,39 +9,17 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pyte
 import pytest
 
 import streamer
+from processes import COMMAND, GOOD, run, wait_for_start
 
-COMMAND = [sys.executable, "-m", "streamer"]
-GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
 LINE = re.compile(
     r"Progress: \d+/~?\d+ samples \| Rate: \d+\.\d samples/sec \| ETA: \S+ \| Peak memory: "
     r"\d+(\.\d)? [MG]B"
 )
-
-
-def run(*arguments: str, folder: Path, **settings) -> subprocess.CompletedProcess[str]:
-    """`streamer` with these arguments, run in `folder`."""
-    return subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        **settings,
-    )
-
-
-def wait_for_start(process: subprocess.Popen, folder: Path) -> None:
-    log = folder / "RUN" / "log.jsonl"
-    while not (log.exists() and "started" in log.read_text()):
-        time.sleep(0.1)
-        assert process.poll() is None
 
 
 @pytest.fixture(scope="module")

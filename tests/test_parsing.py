@@ -18,7 +18,7 @@ def item(raw: bytes, row: int = 7) -> Item:
 
 def parsed(raw: bytes, **changes) -> Record | Rejection:
     settings = {"kind": "text", "keys": {"id": "id", "text": "text"}, "carry": {}, "max_bytes": 999}
-    return parse(item(raw), SOURCE, Fields(**(settings | changes)))
+    return parse(item(raw), Fields(**(settings | changes)))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_the_kind_is_that_of_the_first_object_that_has_one():
 def test_a_mapped_field_settles_the_kind_and_is_read():
     first = item(b'{"question": "a", "prompt": "b", "fact": "c", "hallucination": "d"}')
     fields, taken = settle_fields(RunConfig(field={"text": "question"}), iter([None, first]))
-    assert (fields.kind, fields.keys["text"], taken) == ("text", "question", [None, first])
+    assert (fields.kind, fields.keys["text"], taken) == ("text", "question", [first])
 
 
 def test_a_mapped_field_that_no_record_has_is_told_before_the_run():

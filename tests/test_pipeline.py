@@ -192,7 +192,7 @@ def test_asked_to_stop_it_drains_what_is_in_flight(tmp_path, worker):
     prepared = prepare(
         RunConfig(paths=[many(tmp_path, 50_000)], out=tmp_path / "RUN", progress="none")
     )
-    threading.Timer(0.5, prepared.loader.stopped.set).start()
+    threading.Timer(0.5, prepared.loader.stop).start()
     anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
     rows = open_run(tmp_path / "RUN").table("metrics")["row"].to_pylist()
     assert rows == list(range(len(rows)))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from streamer.errors import UsageError
 from streamer.loading.reading import RAW_LIMIT, read_items
-from streamer.loading.sources import Source, expand, read_bytes
-from streamer.records import Item
+from streamer.loading.sources import Source, expand, read_bytes, stem_of
+from streamer.records import Item, Place
 
 JSON_VALUES = st.recursive(
     st.none()
@@ -133,7 +133,7 @@ def test_compressed_files_of_several_members_read_as_one(tmp_path, suffix):
     seen: list[int] = []
     assert b"".join(read_bytes(source, seen.append)) == data
     assert sum(seen) == source.size
-    assert source.stem == "in"
+    assert stem_of(source.name) == "in"
 
 
 @pytest.mark.parametrize("suffix", [".gz", ".zst"])
@@ -214,7 +214,7 @@ def test_inputs_are_found_in_directories_globs_and_urls_each_once_and_in_order(t
     here = str(tmp_path)
     names = [source.name.removeprefix(here + "/") for source in expand([here, f"{here}/*.json"])]
     assert names == ["a.jsonl", "b.json", "sub/c.ndjson.gz"]
-    assert [source.stem for source in expand([f"{here}/sub/*"])] == ["c"]
+    assert [stem_of(source.name) for source in expand([f"{here}/sub/*"])] == ["c"]
     assert [source.path for source in expand([f"file://{here}/b.json"])] == [f"{here}/b.json"]
 
 
@@ -234,3 +234,48 @@ def test_a_path_to_nothing_is_told_by_name(tmp_path):
             expand([str(path)])
     with pytest.raises(UsageError, match="cannot read nosuch://x"):
         expand(["nosuch://x"])
+
+
+def resumed(data: bytes, items: list[Item], after: int, name: str) -> list[Item]:
+    """The items of `data` from behind the first `after` of `items`, read on from there."""
+    last = items[after - 1].origin
+    place = Place.behind(last)
+    if place.ended:
+        return []
+    pieces = iter([data[place.offset :]] if data[place.offset :] else [])
+    return list(read_items(Source(name, name, len(data)), pieces, after, place))
+
+
+@given(st.lists(JSON_VALUES, min_size=1, max_size=6), st.data(), st.booleans())
+def test_reading_goes_on_behind_any_element_as_if_it_had_not_stopped(values, data, pretty):
+    text = json.dumps(values, ensure_ascii=False, indent=2 if pretty else None).encode()
+    end = data.draw(st.integers(1, len(text) + 3), label="end")
+    text = (text + b" \nx")[:end]  # also cut off, and with something behind it
+    items = items_of(text, [], "in.json")
+    for after in range(1, len(items) + 1):
+        rest = resumed(text, items, after, "in.json")
+        assert [one.origin for one in rest] == [one.origin for one in items[after:]]
+        assert [one.raw for one in rest] == [one.raw for one in items[after:]]
+        assert [one.problem is None for one in rest] == [
+            one.problem is None for one in items[after:]
+        ]
+
+
+@given(st.lists(st.sampled_from(["{}", "rubbish", '{"a": 1}', "[1, 2]", ""]), min_size=1))
+def test_reading_goes_on_behind_any_line(lines):
+    text = "\n".join(lines).encode()
+    items = items_of(text, [], "in.jsonl")
+    for after in range(1, len(items) + 1):
+        assert resumed(text, items, after, "in.jsonl") == items[after:]
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("begin", [1, 70_000, 199_999, 200_000])
+def test_bytes_are_read_from_anywhere(pack, begin, tmp_path):
+    data = b"".join(b"%06d\n" % number for number in range(200_000 // 7 + 1))[:200_000]
+    path = tmp_path / "in.jsonl"
+    path.write_bytes(pack(data))
+    (source,) = expand([str(path)])
+    seen: list[int] = []
+    assert b"".join(read_bytes(source, seen.append, begin)) == data[begin:]
+    assert sum(seen) == path.stat().st_size

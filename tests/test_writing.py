@@ -27,7 +27,9 @@ def test_a_part_is_not_seen_before_it_is_whole(tmp_path):
     parts.append(rows(0, 1, 2))
     assert list(tmp_path.glob("*.parquet")) == []
     assert parts.bytes > 0
-    path = parts.close({"first_row": 0, "end_row": 3})
+    parts.finish({"first_row": 0, "end_row": 3})
+    assert list(tmp_path.glob("*.parquet")) == []
+    path = parts.publish()
     assert list(tmp_path.iterdir()) == [path]
     assert pq.read_table(path) == rows(0, 1, 2)
     assert read_metadata(path) == {"first_row": 0, "end_row": 3}
@@ -37,7 +39,8 @@ def test_row_groups_reach_the_file_as_they_fill(tmp_path):
     parts = PartWriter(tmp_path, SCHEMA, row_group_rows=2)
     for first in range(0, 6, 2):
         parts.append(rows(first, first + 1))
-    path = parts.close({})
+    parts.finish({})
+    path = parts.publish()
     metadata = pq.read_metadata(path)
     assert metadata.num_row_groups == 3
     assert metadata.row_group(0).column(0).compression == "ZSTD"
@@ -59,7 +62,9 @@ def test_two_columns_never_have_one_name():
 
 def test_an_abandoned_part_leaves_nothing(tmp_path):
     parts = PartWriter(tmp_path, SCHEMA, row_group_rows=1)
-    parts.close({})
+    parts.finish({})
+    parts.publish()
+    parts.begin(1)
     parts.append(rows(0, 1))
     parts.abandon()
     assert [path.name for path in tmp_path.iterdir()] == ["part-00000.parquet"]
@@ -107,11 +112,11 @@ def test_footers_say_which_rows_are_covered_and_where_reading_would_go_on(run):
             ranges.append((footer["first_row"], footer["end_row"]))
             within = pq.read_table(part)["row"].to_pylist()
             assert all(footer["first_row"] <= row < footer["end_row"] for row in within)
-            assert data[: footer["offset"]].count(b"\n") in (
+            assert data[: footer["places"][-1]["offset"]].count(b"\n") in (
                 footer["end_row"],
                 footer["end_row"] - 1,
             )
-    assert covered["metrics"] == [(0, 4), (4, 6)]
+    assert covered["metrics"] == [(0, 2), (2, 4), (4, 6)]
     assert set(covered["rejected"]) <= set(covered["metrics"])
 
 
@@ -139,7 +144,7 @@ def test_the_log_says_what_happened(run):
     events = [json.loads(line)["event"] for line in (run.path / "log.jsonl").open()]
     assert events[0] == "started"
     assert events[-1] == "finished"
-    assert "part closed" in events
+    assert "committed" in events
 
 
 def test_duckdb_and_polars_read_a_run(run):
@@ -157,10 +162,10 @@ def test_duckdb_and_polars_read_a_run(run):
 
 def test_a_run_is_never_written_over(run, tmp_path):
     with pytest.raises(UsageError, match="holds a run already"):
-        RunDirectory(run.path)
+        RunDirectory.make(run.path)
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="holds something else already"):
-        RunDirectory(tmp_path)
+        RunDirectory.make(tmp_path)
 
 
 def test_what_is_no_run_is_told(run, tmp_path):

@@ -31,7 +31,7 @@ __all__ = [
 
 
 def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run":
-    """Process everything `config` names and return the finished run.
+    """Process everything `config` names and return the finished run; go on with one that is begun.
 
     `families` are the metrics to compute, by default `streamer.analysis.FAMILIES`. Works in a
     notebook too. Shows the same progress as the command; `progress="none"` for silence.
@@ -49,6 +49,8 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
     from streamer.preparation import prepare  # noqa: PLC0415
 
     prepared = prepare(config)
+    if prepared.is_finished:
+        return open_run(prepared.out)
     from streamer.analysis import FAMILIES  # noqa: PLC0415
     from streamer.execution import run as run_prepared  # noqa: PLC0415
 
@@ -63,7 +65,7 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
             try:
                 summary = running.result()
             except BaseException:
-                prepared.loader.stopped.set()
+                prepared.loader.stop()
                 raise
     if summary.signal is not None:
         raise KeyboardInterrupt(f"stopped; what was measured is in {prepared.out}")

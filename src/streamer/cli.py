@@ -1,6 +1,7 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from streamer import __version__
-from streamer.config import RunConfig
+from streamer.config import STDIN, RunConfig
 from streamer.errors import StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
 
@@ -33,12 +34,32 @@ Count = Annotated[int, Parameter(help="How many of the first records to take.")]
 
 
 @app.command
-def run(*paths: Paths, config: File = None, flags: Settings = None) -> int:
+def run(
+    *paths: Paths,
+    config: File = None,
+    fresh: Annotated[
+        bool, Parameter(help="Begin again beside a run that is there.", negative="")
+    ] = False,
+    flags: Settings = None,
+) -> int:
     """Measure every record of PATHS and write a run directory.
 
-    Without arguments: the embedded model on the embedded records.
+    The same command again goes on where a run was stopped or killed. Without arguments: the
+    embedded model on the embedded records.
     """
-    return _run(config_from(config, paths, flags or {}))
+    return _run(config_from(config, paths, flags or {}), fresh=fresh)
+
+
+@app.command
+def resume(run: Annotated[Path, Parameter(help="The run directory.")], /) -> int:
+    """Go on with a run that was stopped or killed, with the settings it was begun with."""
+    from streamer.runs import open_run  # noqa: PLC0415
+
+    manifest = open_run(run).manifest
+    out = run.resolve()
+    if "working_directory" in manifest:  # where its relative paths begin
+        os.chdir(manifest["working_directory"])
+    return _run(RunConfig.model_validate({**manifest["config"], "out": out}))
 
 
 @app.command
@@ -100,11 +121,18 @@ def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Setti
     return 0 if verify_on(settings, records, console) else 1
 
 
-def _run(config: RunConfig) -> int:
+def _run(config: RunConfig, *, fresh: bool = False) -> int:
     from streamer.preparation import prepare  # noqa: PLC0415
 
-    prepared = prepare(config)
     console = Console()
+    if config.kind == "auto" and (config.follow or STDIN in config.paths):
+        _say(config, console, "Waiting for the first record, to see its fields …")
+    prepared = prepare(config, fresh=fresh)
+    if prepared.is_finished:
+        _say(config, console, f"{prepared.out} is finished: {prepared.begin.row:,} records.")
+        return 0
+    if prepared.directory:
+        _say(config, console, f"Going on with {prepared.out} after {prepared.begin.row:,} records.")
     _say_loading(config, console)
     from streamer.execution import run as run_prepared  # noqa: PLC0415
     from streamer.monitoring.summary import print_summary  # noqa: PLC0415
@@ -116,9 +144,13 @@ def _run(config: RunConfig) -> int:
 
 
 def _say_loading(config: RunConfig, console: Console) -> None:
-    with contextlib.suppress(OSError, SystemExit):
+    _say(config, console, f"Loading {config.model} …")
+
+
+def _say(config: RunConfig, console: Console, text: str) -> None:
+    with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
         if config.progress != "none":
-            console.print(f"Loading {config.model} …", highlight=False)
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -57,6 +57,8 @@ class RunConfig(BaseModel):
     too_long: Literal["reject", "truncate"] = "reject"
     """What becomes of text longer than the model's context. Truncating changes what is measured,
     so it has to be asked for."""
+    follow: bool = False
+    """Go on with what comes: lines added to files, files added to directories, until stopped."""
     max_record_bytes: Positive = 16 * 2**20
     """A longer record is rejected unparsed: at about 4 bytes a token no context holds it."""
 

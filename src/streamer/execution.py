@@ -21,8 +21,11 @@ from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
+from streamer.resuming import refuse_another_model, reload
+from streamer.runs import Run
 from streamer.sizing import budget_for
 from streamer.worker import Worker, load_worker
+from streamer.writing.commit import tidy
 from streamer.writing.directory import RunDirectory
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
@@ -50,17 +53,37 @@ async def run_loaded(
 
     :raises RunFault: the run broke off; finished parts are kept.
     """
-    schema = metrics_schema(prepared.config.carry, worker.passages, worker.columns)
-    directory = RunDirectory(prepared.out)
+    config, out = prepared.config, prepared.out
+    schema = metrics_schema(config.carry, worker.passages, worker.columns)
+    description = _description(prepared, worker)
+    directory = prepared.directory
+    if directory is None:
+        directory = RunDirectory.make(out)
+    else:
+        refuse_another_model(out, directory.earlier, description["model"], description["saes"])
     warnings.send_to(directory.log)
-    directory.describe(**_description(prepared, worker))
-    how = {"forward": worker.model.forward, "sharing": worker.packing.sharing}
-    directory.log("started", how)
+    directory.describe(**description)
+    directory.log(
+        "started",
+        {
+            "row": prepared.begin.row,
+            "forward": worker.model.forward,
+            "sharing": worker.packing.sharing,
+            "removed": [str(path.relative_to(out)) for path in tidy(out)],
+        },
+    )
     for note in worker.model.notes:
         directory.log("note", {"note": note})
-        if prepared.config.progress != "none":
+        if config.progress != "none":
             console.print(f"note: {note}", highlight=False, markup=False)
-    writer = Writer(directory.path, prepared.config, schema, worker.columns, directory.log)
+    writer = Writer(
+        out,
+        config,
+        schema,
+        columns=worker.columns,
+        on_part=directory.log,
+        begin=prepared.begin,
+    )
     return await _stream(prepared, worker, writer, directory, console)
 
 
@@ -82,6 +105,7 @@ async def _stream(
     queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
     observer = Observer(counters, (queues.loaded, queues.batches, queues.results), model.device)
     means, stopped = DomainMeans(), list[int]()
+    reload(Run(directory.path, directory.manifest), means, writer.reasons)
     title = f"streamer · {config.model} · layers {', '.join(map(str, config.layers))}"
     counters.start()
     try:
@@ -96,7 +120,7 @@ async def _stream(
         cause = _cause(error)
         with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
             name = type(cause).__name__
-            directory.close("failed", cause=f"{name}: {cause}", counts=counters.totals())
+            directory.close("failed", cause=f"{name}: {cause}", counts=writer.committed)
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
@@ -106,7 +130,7 @@ async def _stream(
     seconds = counters.seconds
     directory.close(
         "stopped" if stopped else "finished",
-        counts=counters.totals(),
+        counts=writer.committed,
         seconds=round(seconds, 3),
         max_tokens=planner.budget.tokens,
         stage_seconds={stage: round(s, 3) for stage, s in counters.busy_so_far().items()},
@@ -139,7 +163,7 @@ async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Conso
                 console.show_cursor(True)
                 os._exit(128 + number)
             stopped.append(number)
-            prepared.loader.stopped.set()
+            prepared.loader.stop()
             say("stopping: what is in flight will be finished; a second signal drops it")
 
 
@@ -181,9 +205,6 @@ def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
             }
             for sae in worker.saes
         ],
-        "inputs": [
-            {"name": source.name, "bytes": source.size, "modified": source.modified}
-            for source in prepared.sources
-        ],
+        "inputs": prepared.inputs,
         "columns": [column.name for column in worker.columns],
     }

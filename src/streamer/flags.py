@@ -29,6 +29,7 @@ class Flags(TypedDict, total=False):
     carry: Annotated[list[str], _flag("carry")]
     limit: Annotated[int, _flag("limit")]
     too_long: Annotated[str, _flag("too_long")]
+    follow: Annotated[bool, _flag("follow")]
     max_record_bytes: Annotated[int, _flag("max_record_bytes")]
     model: Annotated[str, _flag("model")]
     layers: Annotated[str, _flag("layers")]

@@ -29,6 +29,8 @@ AHEAD = 1
 to a budget that has changed by their turn."""
 WAITING = 4
 """Results that wait for the writer."""
+TICK_SECONDS = 1.0
+"""So often the writer looks whether a part is due, though nothing comes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +83,7 @@ async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters:
 
     with loaded:
         while (chunk := await to_thread.run_sync(next_chunk)) is not None:
-            counters.records_in, counters.cut = loader.records, loader.cut
+            counters.records_in = loader.records
             await loaded.send(chunk, chunk.size)
     counters.records_total = loader.records
 
@@ -89,7 +91,7 @@ async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters:
 async def _plan(
     stages: Stages, loaded: Queue[Chunk], batches: Queue[Batch], counters: Counters
 ) -> None:
-    planner, stopped = stages.planner, stages.loader.stopped
+    planner, loader = stages.planner, stages.loader
 
     async def hand_over() -> None:
         cut = planner.cut()
@@ -98,17 +100,17 @@ async def _plan(
             with counters.busy("plan"):
                 return next(cut, None)
 
-        while (batch := await to_thread.run_sync(next_batch)) is not None:
+        while (batch := await to_thread.run_sync(next_batch)) is not None and not loader.overdue:
             await batches.send(batch)
 
     with batches:
         async for chunk in loaded:
-            if stopped.is_set():  # what has not been planned yet is left for another time
+            if loader.stopped.is_set():  # what has not been planned yet is left for another time
                 continue
             planner.add(chunk)
             if planner.is_full(counters.per_second, idle=batches.starved):
                 await hand_over()
-        if not stopped.is_set():
+        if not loader.stopped.is_set():
             await hand_over()
 
 
@@ -129,6 +131,8 @@ async def _compute(
                 batch = from_thread.run(batches.receive)
             except anyio.EndOfStream:
                 break
+            if stages.loader.overdue:  # left for another time, too
+                continue
             with counters.busy("compute") as clock:
                 done = worker.feed(batch)
                 if batches.is_empty:  # nothing to do beside waiting for the device
@@ -148,13 +152,25 @@ async def _write(
     counters: Counters,
     on_rows: Callable[[pa.Table], None],
 ) -> None:
+    turn = anyio.Lock()
+
     def add(result: Result) -> None:
         with counters.busy("write"):
             for table in writer.add(result):
                 on_rows(table)
 
-    async for result in results:
-        await to_thread.run_sync(add, result)
-        counters.rows, counters.rejected = writer.rows, writer.rejected
+    async def close_parts_in_time() -> None:
+        while True:
+            await anyio.sleep(TICK_SECONDS)
+            async with turn:
+                await to_thread.run_sync(writer.tick)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(close_parts_in_time)
+        async for result in results:
+            async with turn:
+                await to_thread.run_sync(add, result)
+            counters.written(writer.counts)
+        group.cancel_scope.cancel()
     with counters.busy("write"):
         await to_thread.run_sync(writer.close)

@@ -6,7 +6,7 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
 
 import zlib
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +36,41 @@ class Origin:
     """Byte offset of its first byte in the (decompressed) source."""
     end: int
     """Byte offset behind it: where reading would go on."""
+    in_array: bool = False
+    """Whether it is an element of a JSON array, rather than a line."""
+    ended: bool = False
+    """Whether the rest of the source behind it is lost."""
+    inode: int | None = None
+    """Of the file, where it is followed, as its name may pass to another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the input reading goes on."""
+
+    source: str
+    position: int
+    """How many records of that source were read."""
+    offset: int
+    """Byte offset in the (decompressed) source."""
+    in_array: bool = False
+    """Whether that is inside a JSON array, behind an element."""
+    ended: bool = False
+    """Whether the rest of that source was lost."""
+    inode: int | None = None
+    """Of the file, where it is followed."""
+
+    @classmethod
+    def behind(cls, origin: Origin) -> Self:
+        """The place behind a record."""
+        return cls(
+            origin.source,
+            origin.position + 1,
+            origin.end,
+            origin.in_array,
+            origin.ended,
+            origin.inode,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +109,8 @@ class TokenizedRecord:
     carried: tuple[Carried, ...]
     tokens: tuple[npt.NDArray[np.int32], ...]
     """Token ids of each passage, BOS included where the SAEs want it."""
+    truncated: bool = False
+    """Whether it was longer than the model's context."""
 
     @property
     def longest(self) -> int:

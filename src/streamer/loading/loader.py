@@ -2,42 +2,69 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 
 from streamer.config import RunConfig
+from streamer.loading.following import Follower
 from streamer.loading.parsing import parse, settle_fields
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, read_bytes
 from streamer.loading.tokenizing import Tokenizing, tokenize
-from streamer.records import Chunk, Item, Loaded, Record, Rejection
+from streamer.records import Chunk, Item, Loaded, Place, Record, Rejection
 
 CHUNK_RECORDS = 64
 CHUNK_BYTES = 2**20
+DRAIN_SECONDS = 10.0
+"""So long a stopped run goes on with what it has begun."""
 
 
 class Loader:
-    """Reads, parses and tokenizes `sources` in order.
+    """Reads, parses and tokenizes `sources` in order, from `begin` on.
 
-    Opening it reads the first records, to tell their kind. It is used from one thread at a time.
+    Opening it reads the first records, to tell their kind, where the configuration does not. It is
+    used from one thread at a time.
 
     :raises UsageError: if the first records have the fields of no kind of record.
     """
 
     def __init__(
-        self, sources: Sequence[Source], config: RunConfig, on_read: Callable[[int], None]
+        self,
+        sources: Sequence[Source],
+        config: RunConfig,
+        on_read: Callable[[int], None],
+        begin: Sequence[Place] = (),
+        first_row: int = 0,
     ) -> None:
-        self._sources = {source.name: source for source in sources}
+        self._sources = sources
         self._on_read = on_read
         self.stopped = threading.Event()
-        """Set it, from any thread, to read no further."""
-        items = self._read_all()
+        """Set by `stop`."""
+        self._stopped_at = 0.0
+        if config.follow:
+            items = Follower(config.paths, on_read, begin).items(first_row)
+        else:
+            items = self._read_all(begin[-1] if begin else None, first_row)
         self.fields, first = settle_fields(config, items)
-        self.records = 0
-        self.cut = 0
-        self._items = _limited(itertools.chain(first, items), config.limit)
+        self.records = first_row
+        """Read so far, good and bad, those before `first_row` counted."""
+        left = None if config.limit is None else config.limit - first_row
+        self._items = _limited(itertools.chain(first, items), left)
+
+    def stop(self) -> None:
+        """Read no further; from any thread."""
+        if not self.stopped.is_set():
+            self._stopped_at = time.monotonic()
+            self.stopped.set()
+
+    @property
+    def overdue(self) -> bool:
+        """Whether it was stopped so long ago that what is in flight should be dropped."""
+        return self.stopped.is_set() and time.monotonic() - self._stopped_at > DRAIN_SECONDS
 
     def next_chunk(self, how: Tokenizing) -> Chunk | None:
-        """The next records, tokenized, good and bad in input order; None at the end.
+        """The next records, tokenized, good and bad in input order; none while nothing comes; None
+        at the end.
 
         :raises RunFault: a source could not be read on.
         """
@@ -48,24 +75,28 @@ class Loader:
                 item = next(self._items)
             except StopIteration:
                 break
-            if item is None:  # nothing comes: hand over what is here
-                if parsed:
-                    break
-                continue
-            parsed.append(parse(item, self._sources[item.origin.source], self.fields))
+            if item is None:  # nothing comes: hand over what is here, be it nothing
+                return self._chunk(parsed, how)
+            parsed.append(parse(item, self.fields))
             size += len(item.raw)
-        if not parsed:
-            return None
+        return self._chunk(parsed, how) if parsed else None
+
+    def _chunk(self, parsed: Sequence[Record | Rejection], how: Tokenizing) -> Chunk:
         self.records += len(parsed)
-        tokenized, cut = tokenize([item for item in parsed if isinstance(item, Record)], how)
-        self.cut += cut
-        good: Iterator[Loaded] = iter(tokenized)
+        records = [item for item in parsed if isinstance(item, Record)]
+        good: Iterator[Loaded] = iter(tokenize(records, how))
         return Chunk(tuple(item if isinstance(item, Rejection) else next(good) for item in parsed))
 
-    def _read_all(self) -> Iterator[Item | None]:
-        row = 0
-        for source in self._sources.values():
-            for item in read_items(source, read_bytes(source, self._on_read), row):
+    def _read_all(self, begin: Place | None, row: int) -> Iterator[Item | None]:
+        for source in self._sources:
+            place = begin if begin and begin.source == source.name else None
+            if begin and not (place and not place.ended):  # nothing of it is left to read
+                self._on_read(source.size or 0)
+                begin = None if place else begin
+                continue
+            begin = None
+            pieces = read_bytes(source, self._on_read, place.offset if place else 0)
+            for item in read_items(source, pieces, row, place):
                 yield item
                 row += item is not None
 

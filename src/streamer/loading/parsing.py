@@ -8,7 +8,7 @@ import orjson
 
 from streamer.config import ROLES, CarryType, Kind, RunConfig
 from streamer.errors import UsageError
-from streamer.loading.sources import Source
+from streamer.loading.sources import stem_of
 from streamer.records import Carried, Item, Record, Rejection
 
 PEEK_RECORDS = 100
@@ -46,16 +46,14 @@ class _BadRecord(Exception):
     """Why a record is rejected."""
 
 
-def settle_fields(
-    config: RunConfig, items: Iterator[Item | None]
-) -> tuple[Fields, list[Item | None]]:
+def settle_fields(config: RunConfig, items: Iterator[Item | None]) -> tuple[Fields, list[Item]]:
     """The fields to read, and the items that were taken from `items` to find out.
 
     The kind is the configured one, or that of the first object that has all of its fields.
 
     :raises UsageError: none of the first objects has the fields of a kind.
     """
-    taken: list[Item | None] = []
+    taken: list[Item] = []
     kind = config.kind if config.kind != "auto" else _peek(items, taken, config.field)
     return Fields(kind, _keys(kind, config.field), config.carry, config.max_record_bytes), taken
 
@@ -64,14 +62,14 @@ def _keys(kind: Kind, field: Mapping[str, str]) -> dict[str, str]:
     return {role: field.get(role, role) for role in ("id", *ROLES[kind])}
 
 
-def _peek(items: Iterator[Item | None], taken: list[Item | None], field: Mapping[str, str]) -> Kind:
+def _peek(items: Iterator[Item | None], taken: list[Item], field: Mapping[str, str]) -> Kind:
     mapped = [kind for kind in KINDS if set(field) & set(ROLES[kind])]
     wanted = {kind: [_keys(kind, field)[role] for role in ROLES[kind]] for kind in mapped or KINDS}
     seen = ""
     for item in items:
-        taken.append(item)
         if item is None:
             continue
+        taken.append(item)
         try:
             value = _load(item, max_bytes=item.size)
         except _BadRecord:
@@ -93,19 +91,20 @@ def _peek(items: Iterator[Item | None], taken: list[Item | None], field: Mapping
     )
 
 
-def parse(item: Item, source: Source, fields: Fields) -> Record | Rejection:
+def parse(item: Item, fields: Fields) -> Record | Rejection:
     """The record that `item` holds, or why it holds none."""
+    stem = stem_of(item.origin.source)
     try:
         value = _load(item, fields.max_bytes)
         texts = [_text(value, fields.keys[role]) for role in ROLES[fields.kind]]
         if fields.kind == "contrast":
             prompt, *ends = texts
             texts = [prompt, *(f"{prompt} {end}" for end in ends)]
-        carried = tuple(_carried(value, name, kind, source) for name, kind in fields.carry.items())
+        carried = tuple(_carried(value, name, kind, stem) for name, kind in fields.carry.items())
         return Record(
             item.origin,
             item.raw,
-            _id(value, fields.keys["id"], item, source),
+            _id(value, fields.keys["id"], item, stem),
             carried,
             tuple(texts),
         )
@@ -140,20 +139,20 @@ def _text(value: dict[str, Any], key: str) -> str:
     return text
 
 
-def _id(value: dict[str, Any], key: str, item: Item, source: Source) -> str:
+def _id(value: dict[str, Any], key: str, item: Item, stem: str) -> str:
     found = value.get(key)
     if found is None:
-        return f"{source.stem}:{item.origin.position}"
+        return f"{stem}:{item.origin.position}"
     if not isinstance(found, str | int | float) or isinstance(found, bool):
         raise _BadRecord(f"field {key!r} is {TYPE_NAMES[type(found)]}, not a string or a number")
     return str(found)
 
 
-def _carried(value: dict[str, Any], name: str, kind: CarryType, source: Source) -> Carried:
+def _carried(value: dict[str, Any], name: str, kind: CarryType, stem: str) -> Carried:
     found: Carried = value.get(name)
     if name == "domain" and kind == "string" and not isinstance(found, str):
         # nobody need declare it, so nothing is rejected for it
-        return str(found) if isinstance(found, int | float) else source.stem
+        return str(found) if isinstance(found, int | float) else stem
     if found is None:
         return None
     if not isinstance(found, ACCEPTED[kind]) or (isinstance(found, bool) and kind != "bool"):

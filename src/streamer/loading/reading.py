@@ -12,7 +12,7 @@ from typing import Any
 import ijson
 
 from streamer.loading.sources import DamagedSource, Source
-from streamer.records import Item, Origin
+from streamer.records import Item, Origin, Place
 
 RAW_LIMIT = 64 * 2**20
 """Most bytes kept of one item. A longer one is kept up to here and its full size is told."""
@@ -33,32 +33,48 @@ LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{20,}")
 """ijson makes values of numbers, and dies of one with thousands of digits: it gets a 1 instead."""
 
 
-def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Iterator[Item | None]:
+def read_items(
+    source: Source, pieces: Iterator[bytes], first_row: int, place: Place | None = None
+) -> Iterator[Item | None]:
     """The items of one source, numbered from `first_row`. Blank lines are no items.
+
+    With a `place` in that source, `pieces` begin there, and so do the items.
 
     An empty piece says that nothing has come for a while, and is passed on as None. Where the rest
     of the source cannot be split any more (malformed array, damaged compression) it becomes one
     last item with a `problem`.
     """
+    if place is not None:
+        if place.in_array:
+            spans = _elements(pieces, place.offset, within=True)
+        else:
+            spans = _lines(pieces, place.offset)
+        yield from _items(spans, source, first_row, place.position, place.in_array)
+        return
     try:
         pieces, start = _peeled(pieces)
     except DamagedSource as error:
-        yield Item(
-            Origin(first_row, source.name, 0, 0, 0), b"", 0, f"{error}: nothing could be read"
-        )
+        problem = f"{error}: nothing could be read"
+        yield Item(Origin(first_row, source.name, 0, 0, 0, ended=True), b"", 0, problem)
         return
     head = next(pieces, b"")
-    split = _elements if head[:1] == b"[" and not source.is_lines else _lines
-    spans = split(_prepended(head, pieces), start)
-    position = 0
+    in_array = head[:1] == b"[" and not source.is_lines
+    spans = (_elements if in_array else _lines)(_prepended(head, pieces), start)
+    yield from _items(spans, source, first_row, 0, in_array)
+
+
+def _items(
+    spans: Iterator["Span | None"], source: Source, row: int, position: int, in_array: bool
+) -> Iterator[Item | None]:
     for span in spans:
         if span is None:
             yield None
             continue
         offset, end, raw, size, problem = span
-        origin = Origin(first_row + position, source.name, position, offset, end)
+        ended = problem is not None
+        origin = Origin(row, source.name, position, offset, end, in_array, ended)
         yield Item(origin, raw, size, problem)
-        position += 1
+        row, position = row + 1, position + 1
 
 
 Span = tuple[int, int, bytes, int, str | None]
@@ -131,8 +147,11 @@ def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
         yield line.span()
 
 
-def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
-    """The elements of a JSON array, whose [ is the first byte.
+def _elements(
+    pieces: Iterator[bytes], start: int, *, within: bool = False
+) -> Iterator[Span | None]:
+    """The elements of a JSON array, whose [ is the first byte; or those behind an element that ends
+    at `start`, for which ijson is given a 0 to begin with.
 
     ijson is fed up to each byte that can end an element, so that an element is complete exactly
     when ijson emits it, and its bytes are those since the one before.
@@ -141,7 +160,11 @@ def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
     parser = ijson.items_coro(emitted, "item")
     kept = _Kept(start)
     piece, end = b"", 0
+    opening = -1 if within else start
+    stand_in = within
     try:
+        if within:
+            parser.send(b"[0")
         for piece in pieces:
             if not piece:
                 yield None
@@ -154,12 +177,14 @@ def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
                 parser.send(LONG_NUMBER.sub(b"1", part.translate(STRUCTURE)))
                 if emitted:
                     emitted.clear()
-                    yield _element(kept, start, complete=True).span()
+                    if not stand_in:
+                        yield _element(kept, opening, complete=True).span()
+                    stand_in = False
                     kept = _Kept(kept.end)
                 begin = end
         parser.close()
     except DamagedSource as error:
-        yield _element(kept, start).span(f"{error}: the rest of the array is lost")
+        yield _element(kept, opening).span(f"{error}: the rest of the array is lost")
     except ijson.JSONError as error:
         problem = f"malformed JSON array: {str(error).splitlines()[0].strip()}"
         kept.add(piece[end:])
@@ -168,13 +193,13 @@ def _elements(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
                 kept.add(rest)
         except DamagedSource as damage:
             problem += f"; {damage}"
-        yield _element(kept, start).span(f"{problem}; from here on the array cannot be split")
+        yield _element(kept, opening).span(f"{problem}; from here on the array cannot be split")
 
 
-def _element(kept: _Kept, start: int, complete: bool = False) -> _Kept:
+def _element(kept: _Kept, opening: int, complete: bool = False) -> _Kept:
     """`kept` without the array's [ and commas before it and, if it is complete, , or ] behind."""
     raw = bytes(kept.raw)
-    if kept.offset == start:
+    if kept.offset == opening:
         raw = raw.removeprefix(b"[")
     raw = raw.lstrip(BLANK + b",")
     lead = len(kept.raw) - len(raw)
@@ -182,5 +207,6 @@ def _element(kept: _Kept, start: int, complete: bool = False) -> _Kept:
     element.size = kept.size - lead
     if complete and raw[:1] not in (b"{", b"["):  # a scalar is complete only by what follows it
         raw = raw.rstrip(BLANK + b",]")
+        element.size -= 1
     element.raw = bytearray(raw)
     return element

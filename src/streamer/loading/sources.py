@@ -1,5 +1,6 @@
 """From what the user named (files, directories, globs, URLs, standard input) to plain bytes."""
 
+import functools
 import os
 import select
 import stat
@@ -43,19 +44,20 @@ class Source:
     fs: Any = None
 
     @property
-    def stem(self) -> str:
-        """The file's name without directories and suffixes: `facts` for `data/facts.jsonl.gz`."""
-        if self.name == STDIN:
-            return "stdin"
-        name = PurePosixPath(self.name).name
-        for suffix in (*PACKED, *SUFFIXES):
-            name = name.removesuffix(suffix)
-        return name
-
-    @property
     def is_lines(self) -> bool:
         """Whether its name says JSON Lines; otherwise the first byte decides."""
         return any(f".{part}" in SUFFIXES[1:] for part in PurePosixPath(self.name).name.split("."))
+
+
+@functools.lru_cache(1024)
+def stem_of(name: str) -> str:
+    """A source's name without directories and suffixes: `facts` for `data/facts.jsonl.gz`."""
+    if name == STDIN:
+        return "stdin"
+    name = PurePosixPath(name).name
+    for suffix in (*PACKED, *SUFFIXES):
+        name = name.removesuffix(suffix)
+    return name
 
 
 def expand(paths: Sequence[str]) -> list[Source]:
@@ -133,14 +135,17 @@ def _readable(path: str) -> bool:
         return False
 
 
-def read_bytes(source: Source, on_read: Callable[[int], None]) -> Iterator[bytes]:
-    """The decompressed content of `source`, in pieces. `on_read` hears how many raw bytes went by.
+def read_bytes(source: Source, on_read: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+    """The decompressed content of `source` from byte `begin` on, in pieces. `on_read` hears how
+    many raw bytes went by.
+
+    What is compressed, or comes through a pipe, is read up to there; all else is sought.
 
     :raises DamagedSource: after the last good piece, where compressed data are cut or corrupt.
     :raises RunFault: the file system could not open or read it.
     """
     try:
-        with _open(source) as file:
+        with open_source(source) as file:
             raw = _raw_pieces(file, on_read)
             first = b""
             for first in raw:
@@ -149,13 +154,23 @@ def read_bytes(source: Source, on_read: Callable[[int], None]) -> Iterator[bytes
                 yield first
             codec = next((name for magic, name in MAGIC.items() if first.startswith(magic)), None)
             pieces = _chain(first, raw)
-            yield from _decompressed(pieces, codec) if codec else pieces
+            if codec:
+                pieces = _decompressed(pieces, codec)
+            elif begin and not _may_wait(file) and file.seekable():
+                file.seek(begin)
+                on_read(begin - len(first))
+                pieces, begin = raw, 0
+            yield from _behind(pieces, begin)
     except OSError as error:
         hint = "Run again when it can be read."
         raise RunFault(f"reading {source.name} failed: {error}. {hint}") from error
 
 
-def _open(source: Source) -> BinaryIO:
+def open_source(source: Source) -> BinaryIO:
+    """Its raw bytes, compressed as they may be.
+
+    :raises OSError: whatever its file system says.
+    """
     if source.name == STDIN:
         return cast(BinaryIO, open(sys.stdin.fileno(), "rb", closefd=False, buffering=0))
     if "file" in source.fs.protocol:
@@ -182,6 +197,15 @@ def _may_wait(file: BinaryIO) -> bool:
     except (OSError, AttributeError):  # not a file of this machine
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
+
+
+def _behind(pieces: Iterator[bytes], begin: int) -> Iterator[bytes]:
+    """`pieces` without their first `begin` bytes."""
+    for piece in pieces:
+        rest = piece[begin:]
+        begin -= len(piece) - len(rest)
+        if rest or not piece:  # an empty piece would say that the input idles
+            yield rest
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

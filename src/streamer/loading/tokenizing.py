@@ -23,17 +23,16 @@ class Tokenizing:
     too_long: Literal["reject", "truncate"]
 
 
-def tokenize(records: Sequence[Record], how: Tokenizing) -> tuple[list[Loaded], int]:
-    """Each record tokenized, or rejected for having no token or too many; and how many were cut."""
+def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
+    """Each record tokenized, or rejected for having no token or too many."""
     if not records:
-        return [], 0
+        return []
     texts = [text for record in records for text in record.texts]
     encoded = how.tokenizer(
         texts, add_special_tokens=False, return_attention_mask=False, verbose=False
     )["input_ids"]
     passages = iter([_with_bos(ids, how.bos) for ids in encoded])
     loaded: list[Loaded] = []
-    cut = 0
     for record in records:
         tokens = tuple(next(passages) for _ in record.texts)
         longest, shortest = max(map(len, tokens)), min(map(len, tokens))
@@ -46,12 +45,17 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> tuple[list[Loaded], 
             reason = f"the prompt alone fills the model's context of {how.context:,}"
             loaded.append(_reject(record, reason))
         else:
-            cut += longest > how.context
-            tokens = tuple(ids[: how.context] for ids in tokens)
             loaded.append(
-                TokenizedRecord(record.origin, record.raw, record.id, record.carried, tokens)
+                TokenizedRecord(
+                    record.origin,
+                    record.raw,
+                    record.id,
+                    record.carried,
+                    tuple(ids[: how.context] for ids in tokens),
+                    truncated=longest > how.context,
+                )
             )
-    return loaded, cut
+    return loaded
 
 
 def _with_bos(ids: list[int], bos: int | None) -> npt.NDArray[np.int32]:

@@ -4,7 +4,7 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from streamer.records import Result
@@ -39,12 +39,13 @@ class Counters:
     """Known once the input has ended."""
     limit: int | None = None
     """Most records that will be read."""
-    cut: int = 0
-    """Records truncated to the context."""
+    before: int = 0
+    """Records of earlier sessions of the run; all counts of records include them."""
     done: int = 0
     """Records that have been through the device, good and bad."""
     rows: int = 0
     rejected: int = 0
+    truncated: int = 0
     tokens: int = 0
     """Of all passages, as if none were shared."""
     distinct: int = 0
@@ -74,24 +75,22 @@ class Counters:
     @property
     def per_second(self) -> float:
         """Records a second since the start."""
-        return self.done / max(self.seconds, 1e-9)
+        return (self.done - self.before) / max(self.seconds, 1e-9)
 
     def start(self) -> None:
         """Set the clock: what was before is not the run's."""
         self.started = time.monotonic()
 
-    def totals(self) -> dict[str, int]:
-        """What the manifest says of a run that has ended."""
-        return {
-            "records": self.rows + self.rejected,
-            "rows": self.rows,
-            "rejected": self.rejected,
-            "truncated": self.cut,
-            "tokens": self.tokens,
-            "tokens_run": self.distinct,
-            "reruns_in_float32": self.reruns,
-            "out_of_memory_splits": self.splits,
-        }
+    def begin_at(self, counts: Mapping[str, int]) -> None:
+        """Go on where an earlier session has written so much."""
+        self.before = self.done = self.records_in = counts.get("records", 0)
+        self.written(counts)
+
+    def written(self, counts: Mapping[str, int]) -> None:
+        """So much is written, as the manifest names it."""
+        self.rows = counts.get("rows", 0)
+        self.rejected = counts.get("rejected", 0)
+        self.truncated = counts.get("truncated", 0)
 
     def count(self, result: Result) -> None:
         """Add what came of a batch."""
@@ -143,7 +142,7 @@ class Counters:
             self._history.popleft()
         then, done, tokens = self._history[0]
         if now - then < 1.0:
-            then, done, tokens = self.started, 0, 0
+            then, done, tokens = self.started, self.before, 0
         span = max(now - then, 1e-9)
         return (self.done - done) / span, (self.tokens - tokens) / span
 

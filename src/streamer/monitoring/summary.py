@@ -32,9 +32,8 @@ class DomainMeans:
 
     def add(self, table: pa.Table) -> None:
         """Take the rows of a metrics table; one without both sides or a domain adds nothing."""
-        names = [f"{pair}_{side}" for pair in PAIRS for side in ("fact", "hall")]
-        names = [name for name in names if name in table.column_names]
-        if not names or "domain" not in table.column_names:
+        *names, _ = wanted_columns(table.column_names) or [""]
+        if not names:
             return
         wanted = [(name, how) for name in names for how in ("sum", "count")]
         grouped = table.group_by("domain").aggregate([*wanted, ([], "count_all")])
@@ -86,6 +85,14 @@ class DomainMeans:
         return table
 
 
+def wanted_columns(names: Sequence[str]) -> list[str]:
+    """Of the columns `names`, those that the means are made of: measurements, then `domain`; none
+    if there is nothing to compare."""
+    pairs = [f"{pair}_{side}" for pair in PAIRS for side in ("fact", "hall")]
+    found = [name for name in pairs if name in names]
+    return [*found, "domain"] if found and "domain" in names else []
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The outcome of a run that came to its end, or to a stop that was asked for."""
@@ -104,7 +111,7 @@ class Summary:
     @property
     def per_second(self) -> float:
         """Records a second over the whole run."""
-        return self.counters.done / max(self.seconds, 1e-9)
+        return (self.counters.done - self.counters.before) / max(self.seconds, 1e-9)
 
 
 def print_summary(summary: Summary, console: Console) -> None:
@@ -115,7 +122,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     peak = as_text(summary.memory.process_peak)
     if summary.memory.device_peak is not None:
         peak += f"   device {as_text(summary.memory.device_peak)}"
-    cut = f", {counters.cut:,} truncated" if counters.cut else ""
+    cut = f", {counters.truncated:,} truncated" if counters.truncated else ""
     seconds = counters.busy_so_far().items()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right")

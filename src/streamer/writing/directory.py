@@ -3,45 +3,83 @@
 import contextlib
 import datetime
 import importlib.metadata
+import itertools
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import filelock
 import orjson
 
 from streamer._version import __version__
 from streamer.errors import RunFault, UsageError
+from streamer.writing.parts import fsync
 
+LOCK = ".lock"
+BEGUN = {LOCK, "log.jsonl", "manifest.json.tmp"}
+"""What is left of a run that was killed before it had a manifest."""
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
 
 
 class RunDirectory:
-    """RUN/: the place of all that a run leaves behind.
+    """RUN/: the place of all that a run leaves behind, locked against other processes.
 
-    :raises UsageError: there is something at `path` already, or it cannot be made.
+    The kernel holds the lock, so that none is left of a process that was killed.
+
+    :raises UsageError: another process is at work on it, or it cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
-        check_free(path)
+    def __init__(self, path: Path, earlier: dict[str, Any] | None = None) -> None:
+        """Take the directory `path`, which is there; `earlier` is the manifest of its run, if any.
+
+        Writes nothing into it yet but the lock.
+        """
+        self.path = path
+        self._lock = filelock.FileLock(path / LOCK, blocking=False, thread_local=False)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
             self._log = (path / "log.jsonl").open("ab", buffering=0)
+        except filelock.Timeout:
+            raise UsageError(
+                f"another process is writing to {path}. Wait for it, or choose another directory "
+                f"with --out."
+            ) from None
         except OSError as error:
             raise UsageError(
-                f"cannot make the run directory {path}: {error}. Choose another with --out."
+                f"cannot write to the run directory {path}: {error}. Mend that, or choose another "
+                f"with --out."
             ) from None
-        self.path = path
+        self.earlier = earlier or {}
+        """The manifest of a run that goes on, as it was found; empty for a new one."""
+        sessions = [*earlier["earlier_sessions"], _session(earlier)] if earlier else []
         self.manifest: dict[str, Any] = {
             "status": "running",
             "started": _now(),
             "finished": None,
+            "earlier_sessions": sessions,
+            "working_directory": str(Path.cwd()),
             "versions": {
                 "streamer": __version__,
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in PACKAGES},
             },
         }
+
+    @classmethod
+    def make(cls, path: Path) -> Self:
+        """The directory of a new run.
+
+        :raises UsageError: there is something at `path` already, or it cannot be made.
+        """
+        check_free(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot make the run directory {path}: {error}. Choose another with --out."
+            ) from None
+        return cls(path)
 
     def describe(self, **entries: Any) -> None:
         """Put `entries` into manifest.json, which is replaced as a whole."""
@@ -54,6 +92,7 @@ class RunDirectory:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path / "manifest.json")
+            fsync(self.path)
         except OSError as error:
             raise RunFault(f"cannot write {self.path / 'manifest.json'}: {error}") from error
 
@@ -66,8 +105,36 @@ class RunDirectory:
     def close(self, status: str, **entries: Any) -> None:
         """The last word on the run: finished, stopped or failed."""
         self.log(status, entries)
-        self.describe(status=status, finished=_now(), **entries)
+        try:
+            self.describe(status=status, finished=_now(), **entries)
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Let go of the directory, without a word."""
         self._log.close()
+        self._lock.release()
+
+
+def is_run(path: Path) -> bool:
+    """Whether there is a run at `path`, finished or not."""
+    return (path / "manifest.json").is_file()
+
+
+def unused(path: Path) -> Path:
+    """`path`, or the next of `path`-2, `path`-3, … at which there is nothing."""
+    tries = itertools.chain(
+        [path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
+    )
+    return next(one for one in tries if not one.exists())
+
+
+def _session(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of a session when the next one begins."""
+    kept = {key: manifest.get(key) for key in ("started", "finished", "status", "seconds", "cause")}
+    if kept["status"] == "running":  # it did not get to say how it ended
+        kept["status"] = "killed"
+    return kept | {"streamer": manifest["versions"]["streamer"]}
 
 
 def check_free(path: Path) -> None:
@@ -76,15 +143,15 @@ def check_free(path: Path) -> None:
     :raises UsageError: something is there.
     """
     try:
-        taken = path.is_dir() and any(path.iterdir())
-        is_run, is_file = (path / "manifest.json").exists(), path.exists() and not path.is_dir()
+        taken = path.is_dir() and any(entry.name not in BEGUN for entry in path.iterdir())
+        is_file = path.exists() and not path.is_dir()
     except OSError as error:
         raise UsageError(f"cannot use {path} as run directory: {error}. Choose another.") from None
     if is_file:
         raise UsageError(f"{path} is a file, not a directory. Choose another with --out.")
     if taken:
         raise UsageError(
-            f"{path} holds {'a run' if is_run else 'something else'} already: streamer never "
+            f"{path} holds {'a run' if is_run(path) else 'something else'} already: streamer never "
             f"writes over it. Choose another directory with --out, or remove it."
         )
 

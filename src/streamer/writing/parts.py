@@ -1,7 +1,8 @@
 """Part files of one table: row groups appended as they fill, and a file that appears whole or not.
 
-A part is written under a temporary name. Closing it writes the footer, fsyncs the file, renames it,
-and fsyncs the directory: whoever sees `part-00000.parquet` sees all of it, power cut or not.
+A part is written under a temporary name. Finishing it writes the footer and fsyncs the file,
+publishing it renames it and fsyncs the directory: whoever sees `part-00000.parquet` sees all of it,
+power cut or not. `commit` does both for all tables together.
 """
 
 import contextlib
@@ -14,6 +15,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamer.writing.fault_points import reached
+
 METADATA_KEY = b"streamer"
 TEMPORARY = ".tmp"
 BUFFERED_BYTES = 16 * 2**20
@@ -23,8 +26,12 @@ BUFFERED_BYTES = 16 * 2**20
 class PartWriter:
     """Writes the parts of one table, one after the other."""
 
-    def __init__(self, directory: Path, schema: pa.Schema, row_group_rows: int) -> None:
+    def __init__(
+        self, directory: Path, schema: pa.Schema, row_group_rows: int, number: int = 0
+    ) -> None:
         self.directory = directory
+        self.number = number
+        """Of the open part."""
         self.schema = schema
         self.rows = 0
         """Rows in the open part, buffered ones included."""
@@ -32,14 +39,9 @@ class PartWriter:
         self._buffer: list[pa.Table] = []
         self._buffered = 0
         self._buffered_bytes = 0
-        self._number = 0
         self._writer: pq.ParquetWriter | None = None
         directory.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether not one part was closed yet."""
-        return self._number == 0
+        fsync(directory.parent)
 
     @property
     def bytes(self) -> int:
@@ -61,31 +63,43 @@ class PartWriter:
         if self._buffered >= self._row_group_rows or self._buffered_bytes >= BUFFERED_BYTES:
             self._flush()
 
-    def close(self, metadata: Mapping[str, Any]) -> Path:
-        """Finish the open part, empty if nothing was added, with `metadata` in its footer.
+    def finish(self, metadata: Mapping[str, Any]) -> None:
+        """Put the open part on the disk, with `metadata` in its footer, but not yet in sight.
 
-        :raises OSError: it could not be written; then there is no part of this name.
+        :raises OSError: it could not be written.
         """
         self._flush()
         writer = self._open()
         writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(dict(metadata))})
         writer.close()
-        temporary, final = self._path(TEMPORARY), self._path()
-        _fsync(temporary)
-        temporary.rename(final)
-        _fsync(self.directory)
         self._writer = None
-        self._number += 1
-        self.rows = 0
+        fsync(self._path(TEMPORARY))
+
+    def publish(self) -> Path:
+        """Give the finished part its name.
+
+        :raises OSError: the directory could not be written.
+        """
+        step = f"{self.number} renamed {self.directory.name}"
+        final = self._path()
+        self._path(TEMPORARY).rename(final)
+        reached(step)
+        fsync(self.directory)
+        reached(f"{step} for good")
         return final
+
+    def begin(self, number: int) -> None:
+        """Go on with an empty part of this number."""
+        self.number = number
+        self.rows = 0
 
     def abandon(self) -> None:
         """Drop the open part: its rows have not become visible and do not."""
         if self._writer is not None:
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 self._writer.close()
-            self._path(TEMPORARY).unlink(missing_ok=True)
             self._writer = None
+        self._path(TEMPORARY).unlink(missing_ok=True)
 
     def _flush(self) -> None:
         if self._buffer:
@@ -105,16 +119,22 @@ class PartWriter:
         return self._writer
 
     def _path(self, suffix: str = "") -> Path:
-        return self.directory / f"part-{self._number:05d}.parquet{suffix}"
+        return self.directory / (part_name(f"{self.number:05d}") + suffix)
+
+
+def part_name(number: str) -> str:
+    """The file name of a part; of all parts for `*`."""
+    return f"part-{number}.parquet"
 
 
 def read_metadata(part: Path) -> dict[str, Any]:
-    """What `close` put into the footer of `part`; empty if it is not one of ours."""
+    """What `finish` put into the footer of `part`; empty if it is not one of ours."""
     metadata = pq.read_metadata(part).metadata or {}
     return dict(orjson.loads(metadata.get(METADATA_KEY, b"{}")))
 
 
-def _fsync(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Return when the file or directory `path` is on the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,28 @@ import pyarrow as pa
 
 from streamer.config import RunConfig
 from streamer.errors import RunFault
-from streamer.records import Column, Origin, Rejection, Result
+from streamer.records import Column, Place, Rejection, Result, TokenizedRecord
+from streamer.writing.commit import Checkpoint, commit
 from streamer.writing.parts import PartWriter
 from streamer.writing.schema import REJECTED, metrics_table, rejected_table
+
+COUNTED = (
+    "records",
+    "rows",
+    "rejected",
+    "truncated",
+    "tokens",
+    "tokens_run",
+    "reruns_in_float32",
+    "out_of_memory_splits",
+)
 
 
 class Writer:
     """Writes `metrics/` and `rejected/` of one run directory.
 
-    A part of each is closed at the same row, so that together they are a checkpoint: the footers
-    say which input rows they cover and where reading would go on.
+    A part of each is closed at the same row (see `commit`), so that together they are a checkpoint:
+    the footers say which input rows they cover, where reading goes on, and the totals so far.
     """
 
     def __init__(
@@ -28,21 +41,28 @@ class Writer:
         directory: Path,
         config: RunConfig,
         schema: pa.Schema,
+        *,
         columns: Sequence[Column],
         on_part: Callable[[str, dict[str, Any]], None],
+        begin: Checkpoint,
     ) -> None:
-        self.rows = 0
-        self.rejected = 0
+        """`begin`: what is there already."""
+        self.counts = Counter(dict.fromkeys(COUNTED, 0) | dict(begin.counts))
+        """What was written, as the manifest names it,"""
+        self.committed = dict(self.counts)
+        """and of that, what is in finished parts."""
         self.reasons: Counter[str] = Counter()
-        self._metrics = PartWriter(directory / "metrics", schema, config.row_group_rows)
-        self._rejected = PartWriter(directory / "rejected", REJECTED, config.row_group_rows)
+        size = config.row_group_rows
+        self._metrics = PartWriter(directory / "metrics", schema, size, begin.number)
+        self._rejected = PartWriter(directory / "rejected", REJECTED, size, begin.number)
         self._columns = columns
         self._config = config
         self._on_part = on_part
         self._waiting: dict[int, list[Result]] = {}
         self._next_window = 0
-        self._first_row = 0
-        self._last: Origin | None = None
+        self._number = begin.number
+        self._first_row = self._end_row = begin.row
+        self._places = {place.source: place for place in begin.places}
         self._opened = time.monotonic()
 
     def add(self, result: Result) -> list[pa.Table]:
@@ -57,26 +77,32 @@ class Writer:
         try:
             while (window := self._whole_window()) is not None:
                 written.append(self._write(window))
-                if self._is_due():
-                    self._close_parts()
+                self._commit_if_due()
         except OSError as error:
-            raise RunFault(
-                f"writing to {self._metrics.directory.parent} failed: {error}. What was "
-                f"finished before is kept."
-            ) from error
+            raise self._fault(error) from error
         return written
 
+    def tick(self) -> None:
+        """Close the parts if they are due, though no rows come. Call it now and then.
+
+        :raises RunFault: the disk did not take them.
+        """
+        try:
+            self._commit_if_due()
+        except OSError as error:
+            raise self._fault(error) from error
+
     def close(self) -> None:
-        """Finish what is open. Each table ends with at least one part, empty if need be.
+        """Finish what is open. Each table ends with at least one part, empty if need be. Windows
+        that are not whole are dropped: a run that goes on begins with them.
 
         :raises RunFault: the disk did not take it.
         """
         try:
-            self._close_parts(at_end=True)
+            if self._end_row > self._first_row or self._number == 0:
+                self._commit()
         except OSError as error:
-            raise RunFault(
-                f"writing to {self._metrics.directory.parent} failed: {error}"
-            ) from error
+            raise self._fault(error) from error
 
     def abandon(self) -> None:
         """Leave only finished parts behind."""
@@ -101,38 +127,66 @@ class Writer:
         )
         rejections: list[Rejection] = [one for result in window for one in result.rejections]
         rejections.sort(key=lambda rejection: rejection.origin.row)
-        if not self._metrics.rows + self._rejected.rows:
+        if self._end_row == self._first_row:
             self._opened = time.monotonic()
         self._metrics.append(table)
         self._rejected.append(rejected_table(rejections))
-        self.rows += len(records)
-        self.rejected += len(rejections)
-        self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)
+        self._count(records, rejections, window)
         origins = [one.origin for one in records] + [one.origin for one in rejections]
-        self._last = max(origins, key=lambda origin: origin.row)
+        for origin in sorted(origins, key=lambda origin: origin.row):
+            if not self._config.follow:
+                self._places.clear()
+            self._places[origin.source] = Place.behind(origin)
+        self._end_row += len(origins)
         return table
 
-    def _is_due(self) -> bool:
-        config = self._config
-        return (
-            max(self._metrics.rows, self._rejected.rows) >= config.part_rows
+    def _count(
+        self,
+        records: Sequence[TokenizedRecord],
+        rejections: Sequence[Rejection],
+        window: Sequence[Result],
+    ) -> None:
+        work = [result.work for result in window]
+        new = {
+            "records": len(records) + len(rejections),
+            "rows": len(records),
+            "rejected": len(rejections),
+            "truncated": sum(record.truncated for record in records),
+            "tokens": sum(one.tokens for one in work),
+            "tokens_run": sum(one.distinct for one in work),
+            "reruns_in_float32": sum(one.reruns for one in work),
+            "out_of_memory_splits": sum(one.splits for one in work),
+        }
+        self.counts.update(new)
+        self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)
+
+    def _commit_if_due(self) -> None:
+        config, rows = self._config, self._end_row - self._first_row
+        if rows and (
+            rows >= config.part_rows
             or self._metrics.bytes + self._rejected.bytes >= config.part_bytes
             or time.monotonic() - self._opened >= config.part_seconds
-        )
+        ):
+            self._commit()
 
-    def _close_parts(self, at_end: bool = False) -> None:
-        end_row = self.rows + self.rejected
+    def _commit(self) -> None:
         covers = {
             "first_row": self._first_row,
-            "end_row": end_row,
-            "source": self._last.source if self._last else None,
-            "offset": self._last.end if self._last else 0,
+            "end_row": self._end_row,
+            "places": [asdict(place) for place in self._places.values()],
         }
-        for table, parts in (("metrics", self._metrics), ("rejected", self._rejected)):
-            if parts.rows or (at_end and parts.is_empty):
-                rows = parts.rows
-                path = parts.close(covers)
-                self._on_part(
-                    "part closed", {"table": table, "part": path.name, "rows": rows} | covers
-                )
-        self._first_row = end_row
+        tables = (self._rejected, self._metrics)
+        rows = {parts.directory.name: parts.rows for parts in tables}
+        commit(self._number, tables, covers | {"counts": dict(self.counts)})
+        self.committed = dict(self.counts)
+        self._on_part("committed", {"number": self._number, "rows": rows, **covers})
+        self._number += 1
+        self._first_row = self._end_row
+        for parts in tables:
+            parts.begin(self._number)
+
+    def _fault(self, error: OSError) -> RunFault:
+        return RunFault(
+            f"writing to {self._metrics.directory.parent} failed: {error}. What was finished "
+            f"before is kept."
+        )

@@ -1,0 +1,60 @@
+"""What an input is known by, so that a run that goes on reads what it began with."""
+
+import hashlib
+import stat
+from pathlib import Path
+from typing import Any
+
+from streamer.errors import UsageError
+from streamer.loading.sources import Source, open_source
+
+BLOCK_BYTES = 64 * 1024
+
+
+def identity(source: Source) -> dict[str, Any]:
+    """Name, size, modification time, and a hash of the first and of the last block; None for what
+    only reading could tell: a pipe has none of these.
+
+    :raises UsageError: it cannot be read.
+    """
+    known: dict[str, Any] = {
+        "name": source.name,
+        "bytes": source.size,
+        "modified": source.modified,
+        "head": None,
+        "tail": None,
+    }
+    if source.fs is None or source.size is None or _is_special(source):
+        return known
+    try:
+        with open_source(source) as file:
+            known["head"] = _hash(file.read(BLOCK_BYTES))
+            file.seek(max(0, source.size - BLOCK_BYTES))
+            known["tail"] = _hash(file.read(BLOCK_BYTES))
+    except OSError as error:
+        raise UsageError(f"cannot read {source.name}: {error}. Check the path.") from None
+    return known
+
+
+def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """In words, how an input differs from what it was."""
+    words = {"bytes": "size", "modified": "time of modification", "head": "first", "tail": "last"}
+    found = []
+    for key, word in words.items():
+        if before.get(key) != now[key]:
+            if key in ("head", "tail"):
+                found.append(f"its {word} {BLOCK_BYTES // 1024} KiB are others")
+            else:
+                found.append(f"its {word} was {before.get(key)} and is {now[key]}")
+    return found
+
+
+def _is_special(source: Source) -> bool:
+    """Whether opening it would take from it, or wait."""
+    if "file" not in source.fs.protocol:
+        return False
+    return not stat.S_ISREG(Path(source.path).stat().st_mode)
+
+
+def _hash(block: bytes) -> str:
+    return hashlib.blake2b(block, digest_size=16).hexdigest()

@@ -1,0 +1,106 @@
+"""The commit protocol: the parts of all tables for a range of rows count together, or none does.
+
+A commit has a number n and covers input rows [first_row, end_row). Each table that has rows for it
+writes part n under a temporary name; when all are on the disk, they are renamed one after another,
+the leading table last, of which every commit has a part, an empty one if need be. **A commit
+exists if the leading table's part does.** Until then a crash leaves temporary files and parts of
+other tables that belong to no commit; `tidy` removes both, and the work is done again.
+
+    finish every part: footer, fsync                  nothing is visible
+    rename the other tables' parts, fsync directory   parts of no commit, if it ends here
+    rename the leading table's part                   the commit exists, in memory
+    fsync its directory                               the commit exists
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from streamer.errors import RunFault
+from streamer.records import Place
+from streamer.writing.fault_points import reached
+from streamer.writing.parts import TEMPORARY, PartWriter, part_name, read_metadata
+
+LEADING = "metrics"
+PART = re.compile(r"part-(\d{5,})\.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a run stands: what the footer of its last commit says."""
+
+    number: int = 0
+    """Of the next commit."""
+    row: int = 0
+    """The first input row that no commit covers."""
+    places: tuple[Place, ...] = ()
+    """Where reading goes on: of the last source, or of each where they are followed."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Totals of all commits, as in the manifest."""
+
+
+def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any]) -> list[Path]:
+    """Make the open parts of `tables` visible together; the last of `tables` leads.
+
+    A table without rows has no part, but for the leading one and in commit 0, so that every table
+    can be read. Returns the new parts.
+
+    :raises OSError: it could not be written. Then it does not exist.
+    """
+    *others, leading = tables
+    rows = {parts.directory.name: parts.rows for parts in tables}
+    written = [parts for parts in others if parts.rows or number == 0] + [leading]
+    for parts in written:
+        parts.finish({**metadata, "tables": rows})
+        reached(f"{number} finished {parts.directory.name}")
+    return [parts.publish() for parts in written]
+
+
+def read_checkpoint(directory: Path) -> Checkpoint:
+    """The state of the run in `directory`, from its last commit.
+
+    :raises RunFault: the part of the last commit is damaged.
+    """
+    last = max(_parts(directory / LEADING).items(), default=None)
+    if last is None:
+        return Checkpoint()
+    number, path = last
+    try:
+        footer = read_metadata(path)
+        places = tuple(Place(**place) for place in footer["places"])
+        return Checkpoint(number + 1, footer["end_row"], places, footer["counts"])
+    except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        raise RunFault(
+            f"{path} is damaged: {error}. `streamer check {directory}` says more; without this "
+            f"file and those of the same number in the other tables, the run goes on before it."
+        ) from None
+
+
+def leftovers(directory: Path) -> list[Path]:
+    """What a crash left in `directory`: temporary files, and parts that belong to no commit."""
+    committed = max(_parts(directory / LEADING), default=-1)
+    orphans = [
+        path
+        for table in sorted(directory.iterdir())
+        if table.is_dir() and table.name != LEADING
+        for number, path in sorted(_parts(table).items())
+        if number > committed
+    ]
+    return [*sorted(directory.rglob(f"*{TEMPORARY}")), *orphans]
+
+
+def tidy(directory: Path) -> list[Path]:
+    """Remove the `leftovers`; says which."""
+    removed = leftovers(directory)
+    for path in removed:
+        path.unlink()
+    return removed
+
+
+def _parts(table: Path) -> dict[int, Path]:
+    paths = table.glob(part_name("*")) if table.is_dir() else iter(())
+    return {int(match[1]): path for path in paths if (match := PART.fullmatch(path.name))}
