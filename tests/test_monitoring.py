@@ -7,9 +7,10 @@ import torch
 from rich.console import Console
 
 from streamer.monitoring.counters import Counters
-from streamer.monitoring.display import line, render
-from streamer.monitoring.memory import Memory, as_text, memory
-from streamer.monitoring.snapshot import Observer, Snapshot
+from streamer.monitoring.display import as_text, line, render
+from streamer.monitoring.memory import memory
+from streamer.monitoring.observer import Observer
+from streamer.monitoring.snapshot import Memory, Snapshot
 from streamer.monitoring.summary import KEPT_DOMAINS, OTHERS, DomainMeans
 from streamer.queues import Queue
 

@@ -1,6 +1,5 @@
 """A run directory as a whole: made, described by its manifest, and logged."""
 
-import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -12,6 +11,7 @@ import orjson
 
 from streamer._version import __version__
 from streamer.errors import RunFault, UsageError
+from streamer.writing.log import RunLog, now
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
 
@@ -26,7 +26,7 @@ class RunDirectory:
         check_free(path)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._log = (path / "log.jsonl").open("ab", buffering=0)
+            self._log = RunLog(path / "log.jsonl")
         except OSError as error:
             raise UsageError(
                 f"cannot make the run directory {path}: {error}. Choose another with --out."
@@ -34,7 +34,7 @@ class RunDirectory:
         self.path = path
         self.manifest: dict[str, Any] = {
             "status": "running",
-            "started": _now(),
+            "started": now(),
             "finished": None,
             "versions": {
                 "streamer": __version__,
@@ -59,14 +59,12 @@ class RunDirectory:
 
     def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
         """Append a line to log.jsonl: what happened, when."""
-        line = {"time": _now(), "event": event, **(entries or {})}
-        with contextlib.suppress(OSError):  # a log that cannot be written must not end a run
-            self._log.write(orjson.dumps(line, default=str) + b"\n")
+        self._log.write(event, entries)
 
     def close(self, status: str, **entries: Any) -> None:
         """The last word on the run: finished, stopped or failed."""
         self.log(status, entries)
-        self.describe(status=status, finished=_now(), **entries)
+        self.describe(status=status, finished=now(), **entries)
         self._log.close()
 
 
@@ -92,7 +90,3 @@ def check_free(path: Path) -> None:
 def default_path() -> Path:
     """runs/ and the time: a new one for every run."""
     return Path("runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,65 @@
+"""RUN/log.jsonl: what happened, when. A JSON object a line; full files are log.jsonl.1, .2, …"""
+
+import contextlib
+import logging
+import os
+from datetime import UTC, datetime
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import Any, TextIO
+
+import orjson
+
+FILE_BYTES = 16 * 2**20
+OLD_FILES = 5
+
+
+class RunLog(RotatingFileHandler):
+    """The log of one run, appended to by each of its sessions, from any thread.
+
+    A handler of `logging` for its rotation only: no logger knows of it.
+
+    :raises OSError: the file cannot be opened. Nothing is raised after that.
+    """
+
+    def __init__(
+        self, path: Path, file_bytes: int = FILE_BYTES, old_files: int = OLD_FILES
+    ) -> None:
+        super().__init__(path, maxBytes=file_bytes, backupCount=old_files, encoding="utf-8")
+        self._is_closed = False
+
+    def write(self, event: str, entries: dict[str, Any] | None = None) -> None:
+        """Append a line. One that cannot be written is left out: a log must not end a run."""
+        line = {"time": now(), "event": event, **(entries or {})}
+        try:
+            text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+        except orjson.JSONEncodeError as error:  # such as half a surrogate pair in a file's name
+            told = {"time": line["time"], "event": event, "entries": ascii(entries)}
+            text = orjson.dumps(told | {"as_text_because": str(error)}).decode()
+        if not self._is_closed:
+            self.handle(logging.makeLogRecord({"msg": text}))
+
+    def close(self) -> None:
+        """Part of `logging.Handler`; what is written after that is left out."""
+        self._is_closed = True
+        with contextlib.suppress(OSError):
+            super().close()
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
+        """Part of `logging.Handler`: leave the line out, and open the file anew for the next."""
+        stream, self.stream = self.stream, None  # type: ignore[assignment]
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.close()
+
+    def _open(self) -> TextIO:
+        """Where a kill or a full disk has left half a line, the next one begins below it."""
+        stream: TextIO = super()._open()
+        with Path(self.baseFilename).open("rb") as file:
+            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) and file.read() != b"\n":
+                stream.write("\n")
+        return stream
+
+
+def now() -> str:
+    """This moment as the log and the manifest tell it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
