@@ -56,6 +56,14 @@ def test_the_display_shows_every_number_and_names_the_slowest_stage():
         assert part in text, text
 
 
+def test_present_trouble_is_shown_in_line_and_display():
+    troubled = dataclasses.replace(NOW, note="disk full: waiting")
+    assert line(troubled) == f"{line(NOW)} | disk full: waiting"
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(render(troubled, "title"))
+    assert "note  disk full: waiting" in console.export_text()
+
+
 def test_the_total_is_estimated_by_bytes_until_the_input_ends():
     counters = Counters(bytes_total=1000)
     assert counters.total() is None
