@@ -234,20 +234,6 @@ def test_the_status_is_whole_whenever_it_is_read(tmp_path):
     assert len(seen) > 10
 
 
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    place = tmp_path / "disk"
-    place.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(place)],
-        check=False, capture_output=True,
-    )  # fmt: skip
-    if done.returncode:
-        pytest.skip(f"no disk can be mounted here: {done.stderr.decode().strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
-
-
 def test_on_a_full_disk_the_status_still_tells_so(small_disk):
     file = StatusFile(small_disk, "title")
     file.write("running", NOW)

@@ -6,7 +6,7 @@ import os
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO, TextIO
 
 import orjson
 
@@ -52,12 +52,19 @@ class RunLog(RotatingFileHandler):
             stream.close()
 
     def _open(self) -> TextIO:
-        """Where a kill or a full disk has left half a line, the next one begins below it."""
-        stream: TextIO = super()._open()
-        with Path(self.baseFilename).open("rb") as file:
-            if file.seek(0, os.SEEK_END) and file.seek(-1, os.SEEK_END) and file.read() != b"\n":
-                stream.write("\n")
-        return stream
+        """What a kill or a full disk has left of a last line is cut off."""
+        path = Path(self.baseFilename)
+        if path.exists():
+            with path.open("r+b") as file:
+                if file.seek(0, os.SEEK_END) and _last_byte(file) != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+        return super()._open()
+
+
+def _last_byte(file: BinaryIO) -> bytes:
+    file.seek(-1, os.SEEK_END)
+    return file.read()
 
 
 def now() -> str:
