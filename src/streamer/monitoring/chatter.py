@@ -4,6 +4,7 @@ live display."""
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,7 @@ class Chatter:
         self._log = log
         self._file = -1
         self._told = 0
+        self._lock = threading.Lock()
 
     @contextlib.contextmanager
     def taken(self) -> Iterator[None]:
@@ -48,15 +50,23 @@ class Chatter:
             os.dup2(before, STDERR)
             os.close(before)
             self.tell(at_end=True)
-            os.close(self._file)
-            self._file = -1
+            with self._lock:
+                os.close(self._file)
+                self._file = -1
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
     def tell(self, at_end: bool = False) -> None:
         """Pass on the lines that have come; at the end, also one that was not finished."""
+        with self._lock:
+            new = self._take(at_end)
+        for line in new.decode("utf-8", "replace").splitlines():
+            if line.strip():
+                self._log("stderr", {"message": line.strip()[:LONGEST]})
+
+    def _take(self, at_end: bool) -> bytes:
         if self._file < 0:
-            return
+            return b""
         try:
             new = os.pread(self._file, TURN_BYTES, self._told)
             whole = len(new) if at_end or len(new) == TURN_BYTES else new.rfind(b"\n") + 1
@@ -65,7 +75,5 @@ class Chatter:
                 os.ftruncate(self._file, 0)
                 self._told = 0
         except OSError:
-            return
-        for line in new[:whole].decode("utf-8", "replace").splitlines():
-            if line.strip():
-                self._log("stderr", {"message": line.strip()[:LONGEST]})
+            return b""
+        return new[:whole]

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,8 @@ from streamer.monitoring.warnings import Log
 
 STATUS_SECONDS = 2.0
 SUMMARY_SECONDS = 60.0
+HANG_SECONDS = 5.0
+"""A disk that takes longer for the status is not waited for at the end."""
 
 
 class Outside:
@@ -30,6 +33,8 @@ class Outside:
         self._chatter = Chatter(directory, log)
         self._observer = observer
         self._summarized = time.monotonic()
+        self._turn = threading.Lock()
+        self._is_over = False
 
     @contextlib.contextmanager
     def listening(self, live: bool) -> Iterator[None]:
@@ -42,20 +47,26 @@ class Outside:
             self.incidents.summarize()
 
     async def keep_telling(self, is_stopping: Callable[[], bool]) -> None:
-        """Until cancelled. What is slow to be written holds up nothing but this."""
+        """Until cancelled. A disk that hangs holds up nothing but this."""
 
         def tell(now: Snapshot) -> None:
             state: State = "stopping" if is_stopping() else "paused" if now.note else "running"
-            self._status.write(state, now)
+            with self._turn:
+                if self._is_over:
+                    return
+                self._status.write(state, now)
             self._chatter.tell()
             if time.monotonic() - self._summarized >= SUMMARY_SECONDS:
                 self.incidents.summarize()
                 self._summarized = time.monotonic()
 
         while True:
-            await to_thread.run_sync(tell, self._observer.look())
+            await to_thread.run_sync(tell, self._observer.look(), abandon_on_cancel=True)
             await anyio.sleep(STATUS_SECONDS)
 
     def end(self, state: State, note: str | None = None) -> None:
         """The last word: how it ended, and why."""
-        self._status.write(state, self._observer.look(), note)
+        self._is_over = True
+        if self._turn.acquire(timeout=HANG_SECONDS):
+            self._status.write(state, self._observer.look(), note)
+            self._turn.release()
