@@ -197,27 +197,35 @@ def chatter():
     os.write(2, b"[W] what a library in C has to say\\n")
 
 threading.Thread(target=chatter, daemon=True).start()
-main(["run", "in.jsonl", "--out", "RUN"])
+main(["run", "-", "--out", "RUN"])
 """
 
 
 def test_no_library_writes_over_the_live_display(tmp_path):
-    (tmp_path / "in.jsonl").write_text(GOOD * 5000)
     main, terminal = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", CHATTERING], cwd=tmp_path, stdout=terminal, stderr=terminal,
+        [sys.executable, "-c", CHATTERING],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=terminal,
+        stderr=terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )  # fmt: skip
+    )
     os.close(terminal)
-    shown = b""
+    assert process.stdin
+    process.stdin.write(GOOD.encode())
+    process.stdin.flush()
+    shown, log = b"", tmp_path / "RUN" / "log.jsonl"
     while True:
         try:
             shown += os.read(main, 65536)
         except OSError:  # what a terminal says when the other side is closed
             break
+        if not process.stdin.closed and log.exists() and events(log.parent, "stderr"):
+            process.stdin.close()
     assert process.wait(60) == 0
     assert b"holds the others back" in shown
     assert b"what a library" not in shown
-    (told,) = events(tmp_path / "RUN", "stderr")
+    (told,) = events(log.parent, "stderr")
     assert told["message"] == "[W] what a library in C has to say"
-    assert not (tmp_path / "RUN" / "stderr.log").exists()
+    assert not (log.parent / "stderr.log").exists()

@@ -30,14 +30,12 @@ class RunLog(RotatingFileHandler):
 
     def write(self, event: str, entries: dict[str, Any] | None = None) -> None:
         """Append a line. One that cannot be written is left out: a log must not end a run."""
-        line = {"time": now(), "event": event, **(entries or {})}
+        self.acquire()  # so that times are in order
         try:
-            text = orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
-        except orjson.JSONEncodeError as error:  # such as half a surrogate pair in a file's name
-            told = {"time": line["time"], "event": event, "entries": ascii(entries)}
-            text = orjson.dumps(told | {"as_text_because": str(error)}).decode()
-        if not self._is_closed:
-            self.handle(logging.makeLogRecord({"msg": text}))
+            if not self._is_closed:
+                self.emit(logging.makeLogRecord({"msg": _line(event, entries or {})}))
+        finally:
+            self.release()
 
     def close(self) -> None:
         """Part of `logging.Handler`; what is written after that is left out."""
@@ -60,6 +58,15 @@ class RunLog(RotatingFileHandler):
                     file.seek(0)
                     file.truncate(file.read().rfind(b"\n") + 1)
         return super()._open()
+
+
+def _line(event: str, entries: dict[str, Any]) -> str:
+    line = {"time": now(), "event": event, **entries}
+    try:
+        return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
+    except orjson.JSONEncodeError as error:  # such as half a surrogate pair in a file's name
+        told = {"time": line["time"], "event": event, "entries": ascii(entries)}
+        return orjson.dumps(told | {"as_text_because": str(error)}).decode()
 
 
 def _last_byte(file: BinaryIO) -> bytes:
