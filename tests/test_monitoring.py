@@ -10,17 +10,10 @@ from streamer.monitoring.counters import Counters
 from streamer.monitoring.display import as_text, line, render
 from streamer.monitoring.memory import memory
 from streamer.monitoring.observer import Observer
-from streamer.monitoring.snapshot import Memory, Snapshot
+from streamer.monitoring.snapshot import Memory
 from streamer.monitoring.summary import KEPT_DOMAINS, OTHERS, DomainMeans
 from streamer.queues import Queue
-
-NOW = Snapshot(
-    done=80, total=200.0, total_is_known=True, fraction=0.4, rejected=3, batch_records=16,
-    records_per_second=8.5, tokens_per_second=512.0, seconds=9.4, seconds_left=14.1,
-    fill={"loaded": 0.5, "batches": 1.0, "results": 0.0},
-    busy={"load": 0.1, "plan": 0.0, "compute": 0.97, "write": 0.02},
-    memory=Memory(900_000_000, 1_200_000_000, None, None),
-)  # fmt: skip
+from told import NOW
 
 
 def test_the_line_is_as_promised():

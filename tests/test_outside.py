@@ -24,20 +24,14 @@ from conftest import run_with
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.execution import run_loaded
-from streamer.monitoring.snapshot import Memory, Snapshot
 from streamer.monitoring.status import StatusFile, read_status
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.monitoring.watch import OLD_SECONDS, Watched, watch
 from streamer.preparation import prepare
+from told import NOW
 
 COMMAND = [sys.executable, "-m", "streamer"]
 GOOD = b'{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
-NOW = Snapshot(
-    done=80, total=200.0, total_is_known=True, fraction=0.4, rejected=3, batch_records=16,
-    records_per_second=8.5, tokens_per_second=512.0, seconds=9.4, seconds_left=14.1,
-    fill={"loaded": 0.5}, busy={"load": 0.1, "compute": 0.97},
-    memory=Memory(900_000_000, 1_200_000_000, None, None),
-)  # fmt: skip
 
 
 class Fed:
@@ -127,12 +121,46 @@ def test_a_run_that_was_stopped_says_so_and_watch_is_not_content(fed):
     assert seen.stdout.startswith("stopped | Progress: 5/")
 
 
-def test_watch_shows_the_live_display_in_another_terminal_and_ends_with_the_run(fed):
+BEATING = f"""
+import sys, threading, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from streamer.monitoring.status import StatusFile
+from told import NOW
+
+file = StatusFile(Path("RUN"), "streamer · [not markup]")
+threading.Thread(target=sys.stdin.read, daemon=True).start()
+for _ in range(1000):
+    file.write("running", NOW)
+    time.sleep(0.1)
+    if threading.active_count() == 1:
+        break
+file.write("finished", NOW)
+"""
+
+
+@pytest.fixture
+def beating(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that says of itself what a run does, until its input ends."""
+    (tmp_path / "RUN").mkdir()
+    process = subprocess.Popen([sys.executable, "-c", BEATING], cwd=tmp_path, stdin=subprocess.PIPE)
+    while not (tmp_path / "RUN" / "status.json").exists():
+        time.sleep(0.05)
+        assert process.poll() is None
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_watch_shows_the_live_display_in_another_terminal_and_ends_with_the_run(tmp_path, beating):
     main, terminal = pty.openpty()
     watcher = subprocess.Popen(
-        [*COMMAND, "watch", "RUN"], cwd=fed.path.parent, stdout=terminal, stderr=terminal,
+        [*COMMAND, "watch", "RUN"],
+        cwd=tmp_path,
+        stdout=terminal,
+        stderr=terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
-    )  # fmt: skip
+    )
     os.close(terminal)
     screen = pyte.Screen(100, 40)
     stream = pyte.ByteStream(screen)
@@ -143,47 +171,47 @@ def test_watch_shows_the_live_display_in_another_terminal_and_ends_with_the_run(
             shown = "\n".join(screen.display)
             if not seen and "holds the others back" in shown:
                 seen = shown
-                fed.feed(3)
-                fed.end()
-    for part in ("streamer · embedded", "5/", "samples/s", "loaded", "compute", "memory", "peak"):
+                beating.stdin.close()
+    for part in ("streamer · [not markup]", "80/200", "8.5 samples/s", "loaded", "peak 1.2 GB"):
         assert part in seen, seen
     assert watcher.wait(60) == 0
-    assert "finished | Progress: 8/8 samples" in "\n".join(screen.display)
+    assert "finished | Progress: 80/200 samples" in "\n".join(screen.display)
 
 
-def test_without_a_terminal_watch_prints_lines(fed):
-    threading.Timer(3, fed.end).start()
-    seen = watching(fed.path.parent)
+def test_without_a_terminal_watch_prints_lines(tmp_path, beating):
+    threading.Timer(5, beating.stdin.close).start()
+    seen = watching(tmp_path)
     lines = seen.stdout.splitlines()
-    assert lines[0].startswith("running | Progress: 5/")
-    assert lines[-1].startswith("finished | Progress: 5/5 samples | Rate: ")
+    assert lines[0].startswith("running | Progress: 80/200 samples | Rate: ")
+    assert lines[-1].startswith("finished | Progress: 80/200 samples | Rate: ")
     assert "\x1b" not in seen.stdout
     assert seen.returncode == 0
 
 
-def test_a_run_that_was_killed_is_seen_to_be_dead(fed):
-    fed.process.kill()
-    fed.process.wait()
-    assert fed.status()["status"] == "running"
-    make_old(fed.path)
+def test_a_run_that_was_killed_is_seen_to_be_dead(tmp_path, beating):
+    beating.kill()
+    beating.wait()
+    make_old(tmp_path / "RUN")
     for arguments in ((), ("--once",)):
-        seen = watching(fed.path.parent, *arguments)
+        seen = watching(tmp_path, *arguments)
         assert seen.returncode == 1
-        assert seen.stdout.startswith("silent | Progress: 5/")
+        assert seen.stdout.startswith("silent | Progress: 80/200")
         assert "no sign of life since 20" in seen.stdout
-        assert f"process {fed.process.pid} on" in seen.stdout
+        assert f"process {beating.pid} on" in seen.stdout
         assert "is gone" in seen.stdout
 
 
-def test_a_run_that_hangs_is_told_and_watched_on(fed):
-    fed.process.send_signal(signal.SIGSTOP)
-    make_old(fed.path)
-    watched = Watched(fed.path)
+def test_a_run_that_hangs_is_told_and_watched_on(tmp_path, beating):
+    beating.send_signal(signal.SIGSTOP)
+    make_old(tmp_path / "RUN")
+    watched = Watched(tmp_path / "RUN")
     look = watched.look()
     assert (look.is_silent, look.is_over, look.exit_code) == (True, False, 1)
     assert "hangs" in str(look)
-    fed.process.send_signal(signal.SIGCONT)
-    time.sleep(5)
+    beating.send_signal(signal.SIGCONT)
+    deadline = time.monotonic() + 30
+    while watched.look().is_silent and time.monotonic() < deadline:
+        time.sleep(0.1)
     look = watched.look()
     assert (look.is_silent, look.exit_code, look.now.note) == (False, 0, None)
 

@@ -111,15 +111,14 @@ async def _stream(
     except BaseException as error:
         writer.abandon()
         cause = _cause(error)
+        told = f"{type(cause).__name__}: {cause}"
         with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
-            name = type(cause).__name__
-            directory.close("failed", cause=f"{name}: {cause}", counts=counters.totals())
-        outside.end("failed", str(cause))
+            directory.close("failed", cause=told, counts=counters.totals())
+        outside.end("failed", told)
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
-            f"the run broke off: {type(cause).__name__}: {cause}. Finished parts are kept "
-            f"in {directory.path}."
+            f"the run broke off: {told}. Finished parts are kept in {directory.path}."
         ) from error
     seconds = counters.seconds
     directory.close(

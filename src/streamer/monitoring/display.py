@@ -95,7 +95,7 @@ def render(now: Snapshot, title: str) -> RenderableType:
     if now.note:
         rows.add_row("note", Text(now.note, "bold red"))
     border = "red" if now.note else "cyan"
-    return Panel(rows, title=title, title_align="left", border_style=border)
+    return Panel(rows, title=Text(title), title_align="left", border_style=border)
 
 
 def _bar(now: Snapshot) -> RenderableType:

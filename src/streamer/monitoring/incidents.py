@@ -24,7 +24,8 @@ class Incidents:
     def take(self, result: Result) -> None:
         """Tell what happened to a batch."""
         work = result.work
-        rows = [one.origin.row for one in (*result.records, *result.rejections)]
+        rows = [one.origin.row for one in result.records]
+        rows += [one.origin.row for one in result.rejections]
         where = {"first_row": min(rows), "last_row": max(rows)} if rows else {}
         if work.splits or work.hopeless:
             how = {"splits": work.splits, "positions_that_fit": work.largest}

@@ -4,9 +4,10 @@ import contextlib
 import logging
 import os
 from datetime import UTC, datetime
+from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -45,11 +46,12 @@ class RunLog(RotatingFileHandler):
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: ARG002, N802
         """Part of `logging.Handler`: leave the line out, and open the file anew for the next."""
-        stream, self.stream = self.stream, None  # type: ignore[assignment]
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.close()
+        stream, self.stream = self.stream, None
+        if stream is not None:
+            with contextlib.suppress(OSError):
+                stream.close()
 
-    def _open(self) -> TextIO:
+    def _open(self) -> TextIOWrapper:
         """What a kill or a full disk has left of a last line is cut off."""
         path = Path(self.baseFilename)
         if path.exists():
