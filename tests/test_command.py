@@ -38,6 +38,7 @@ def test_without_arguments_the_embedded_records_are_measured(default_run):
         "metrics",
         "rejected",
         "manifest.json",
+        "status.json",
         "log.jsonl",
     }
 

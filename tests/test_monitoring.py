@@ -7,19 +7,13 @@ import torch
 from rich.console import Console
 
 from streamer.monitoring.counters import Counters
-from streamer.monitoring.display import line, render
-from streamer.monitoring.memory import Memory, as_text, memory
-from streamer.monitoring.snapshot import Observer, Snapshot
+from streamer.monitoring.display import as_text, line, render
+from streamer.monitoring.memory import memory
+from streamer.monitoring.observer import Observer
+from streamer.monitoring.snapshot import Memory
 from streamer.monitoring.summary import KEPT_DOMAINS, OTHERS, DomainMeans
 from streamer.queues import Queue
-
-NOW = Snapshot(
-    done=80, total=200.0, total_is_known=True, fraction=0.4, rejected=3, batch_records=16,
-    records_per_second=8.5, tokens_per_second=512.0, seconds=9.4, seconds_left=14.1,
-    fill={"loaded": 0.5, "batches": 1.0, "results": 0.0},
-    busy={"load": 0.1, "plan": 0.0, "compute": 0.97, "write": 0.02},
-    memory=Memory(900_000_000, 1_200_000_000, None, None),
-)  # fmt: skip
+from told import NOW
 
 
 def test_the_line_is_as_promised():
@@ -53,6 +47,14 @@ def test_the_display_shows_every_number_and_names_the_slowest_stage():
         "peak 1.2 GB",
     ):
         assert part in text, text
+
+
+def test_present_trouble_is_shown_in_line_and_display():
+    troubled = dataclasses.replace(NOW, note="disk full: waiting")
+    assert line(troubled) == f"{line(NOW)} | disk full: waiting"
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
+    console.print(render(troubled, "title"))
+    assert "note  disk full: waiting" in console.export_text()
 
 
 def test_the_total_is_estimated_by_bytes_until_the_input_ends():

@@ -121,6 +121,25 @@ def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Setti
     return 0 if verify_on(settings, records, console) else 1
 
 
+@app.command
+def watch(
+    run: Annotated[Path, Parameter(help="A run directory.")],
+    *,
+    once: Annotated[bool, Parameter(help="Print one line and end.", negative="")] = False,
+) -> int:
+    """Show a run that goes on in another terminal, or went on.
+
+    Ends with the run: exit code 0 if it finished; 1 if it was stopped, failed, or gives no sign of
+    life. With --once: 0 too while it goes on.
+    """
+    from streamer.monitoring.watch import watch as watch_run  # noqa: PLC0415
+
+    try:
+        return watch_run(run, once, Console())
+    except KeyboardInterrupt:
+        return 130
+
+
 def _run(config: RunConfig, *, fresh: bool = False) -> int:
     from streamer.preparation import prepare  # noqa: PLC0415
 

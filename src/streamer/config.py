@@ -123,6 +123,10 @@ class RunConfig(BaseModel):
 
     progress: Progress = "auto"
     """rich: live display; lines: a line every ten seconds; auto: rich on a terminal."""
+    metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    """Serve Prometheus metrics of the run at this port. Left out: nowhere."""
+    metrics_address: str = "127.0.0.1"
+    """Where that port listens: by default for this machine alone; 0.0.0.0 for all who reach it."""
 
     @field_validator("field")
     @classmethod

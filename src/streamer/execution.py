@@ -15,8 +15,10 @@ from streamer.analysis import FAMILIES, Family
 from streamer.batching.planner import Planner
 from streamer.errors import RunFault, StreamerError
 from streamer.loading.tokenizing import Tokenizing
-from streamer.monitoring.display import show
-from streamer.monitoring.snapshot import Observer
+from streamer.monitoring.display import is_live, show
+from streamer.monitoring.exporter import Exporter, exporting
+from streamer.monitoring.observer import Observer
+from streamer.monitoring.outside import Outside
 from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import Queues, Stages, stream
@@ -39,15 +41,19 @@ async def run(
     :raises UsageError: model or SAEs are not to be had; nothing was written then.
     :raises RunFault: the run broke off; finished parts are kept.
     """
-    with LibraryWarnings() as warnings:
+    with LibraryWarnings() as warnings, exporting(prepared.config) as exporter:
         worker = await to_thread.run_sync(
             load_worker, prepared.config, prepared.loader.fields.kind, families
         )
-        return await run_loaded(prepared, worker, console, warnings)
+        return await run_loaded(prepared, worker, console, warnings, exporter)
 
 
 async def run_loaded(
-    prepared: Prepared, worker: Worker, console: Console, warnings: LibraryWarnings
+    prepared: Prepared,
+    worker: Worker,
+    console: Console,
+    warnings: LibraryWarnings,
+    exporter: Exporter | None = None,
 ) -> Summary:
     """The same with a worker that is loaded already.
 
@@ -84,11 +90,17 @@ async def run_loaded(
         on_part=directory.log,
         begin=prepared.begin,
     )
-    return await _stream(prepared, worker, writer, directory, console)
+    return await _stream(prepared, worker, writer, directory, console, exporter=exporter)
 
 
 async def _stream(
-    prepared: Prepared, worker: Worker, writer: Writer, directory: RunDirectory, console: Console
+    prepared: Prepared,
+    worker: Worker,
+    writer: Writer,
+    directory: RunDirectory,
+    console: Console,
+    *,
+    exporter: Exporter | None,
 ) -> Summary:
     config, counters, loader = prepared.config, prepared.counters, prepared.loader
     model = worker.model
@@ -107,25 +119,30 @@ async def _stream(
     means, stopped = DomainMeans(), list[int]()
     reload(Run(directory.path, directory.manifest), means, writer.reasons)
     title = f"streamer · {config.model} · layers {', '.join(map(str, config.layers))}"
+    outside = Outside(directory.path, directory.log, observer, title)
+    if exporter is not None:
+        exporter.observe(observer)
     counters.start()
     try:
-        async with anyio.create_task_group() as beside:
-            beside.start_soon(_stop_on_signal, prepared, stopped, console)
-            beside.start_soon(show, observer, config.progress, console, title)
-            stages = Stages(loader, how, planner, worker, writer)
-            await stream(stages, queues, counters, means.add)
-            beside.cancel_scope.cancel()
+        with outside.listening(is_live(config.progress, console)):
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(_stop_on_signal, prepared, stopped, console)
+                beside.start_soon(show, observer, config.progress, console, title)
+                beside.start_soon(outside.keep_telling, loader.stopped.is_set)
+                stages = Stages(loader, how, planner, worker, writer)
+                await stream(stages, queues, counters, outside.incidents.take, means.add)
+                beside.cancel_scope.cancel()
     except BaseException as error:
         writer.abandon()
         cause = _cause(error)
+        told = f"{type(cause).__name__}: {cause}"
         with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
-            name = type(cause).__name__
-            directory.close("failed", cause=f"{name}: {cause}", counts=writer.committed)
+            directory.close("failed", cause=told, counts=writer.committed)
+        outside.end("failed", told)
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
-            f"the run broke off: {type(cause).__name__}: {cause}. Finished parts are kept "
-            f"in {directory.path}."
+            f"the run broke off: {told}. Finished parts are kept in {directory.path}."
         ) from error
     seconds = counters.seconds
     directory.close(
@@ -135,6 +152,7 @@ async def _stream(
         max_tokens=planner.budget.tokens,
         stage_seconds={stage: round(s, 3) for stage, s in counters.busy_so_far().items()},
     )
+    outside.end("stopped" if stopped else "finished")
     return Summary(
         path=directory.path,
         signal=stopped[0] if stopped else None,

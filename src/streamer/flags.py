@@ -57,6 +57,8 @@ class Flags(TypedDict, total=False):
     part_bytes: Annotated[int, _flag("part_bytes")]
     part_seconds: Annotated[float, _flag("part_seconds")]
     progress: Annotated[Progress, _flag("progress")]
+    metrics_port: Annotated[int, _flag("metrics_port")]
+    metrics_address: Annotated[str, _flag("metrics_address")]
 
 
 def config_from(file: Path | None, paths: Sequence[str], flags: Mapping[str, Any]) -> RunConfig:

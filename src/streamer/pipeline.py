@@ -63,7 +63,11 @@ class Queues:
 
 
 async def stream(
-    stages: Stages, queues: Queues, counters: Counters, on_rows: Callable[[pa.Table], None]
+    stages: Stages,
+    queues: Queues,
+    counters: Counters,
+    on_result: Callable[[Result], None],
+    on_rows: Callable[[pa.Table], None],
 ) -> None:
     """Run every record through every stage; returns when all are written.
 
@@ -72,7 +76,7 @@ async def stream(
     async with anyio.create_task_group() as group:
         group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
         group.start_soon(_plan, stages, queues.loaded, queues.batches, counters)
-        group.start_soon(_compute, stages, queues.batches, queues.results, counters)
+        group.start_soon(_compute, stages, queues.batches, queues.results, counters, on_result)
         group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
 
 
@@ -115,13 +119,18 @@ async def _plan(
 
 
 async def _compute(
-    stages: Stages, batches: Queue[Batch], results: Queue[Result], counters: Counters
+    stages: Stages,
+    batches: Queue[Batch],
+    results: Queue[Result],
+    counters: Counters,
+    on_result: Callable[[Result], None],
 ) -> None:
     worker, budget = stages.worker, stages.planner.budget
 
     def hand_over(done: Sequence[Result], seconds: float) -> None:
         for result in done:
             counters.count(result)
+            on_result(result)
             budget.measured(result.work, seconds / len(done))
             from_thread.run(results.send, result)
 

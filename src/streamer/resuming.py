@@ -18,6 +18,8 @@ FREE = {
     "out",
     "kind",  # what was found is compared
     "progress",
+    "metrics_port",
+    "metrics_address",
     "overlap",
     "prefetch_records",
     "row_group_rows",

@@ -17,7 +17,8 @@ from streamer.batching.budget import Budget
 from streamer.batching.planner import Planner
 from streamer.config import RunConfig
 from streamer.errors import UsageError
-from streamer.monitoring.memory import PeakMemory, as_text
+from streamer.monitoring.display import as_text
+from streamer.monitoring.memory import PeakMemory
 from streamer.records import Batch, Chunk
 from streamer.sample import Sample, take_sample
 

@@ -1,6 +1,7 @@
 """Showing a run while it goes on: a live display on a terminal, plain lines elsewhere."""
 
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import anyio
 from rich.console import Console, Group, RenderableType
@@ -11,28 +12,33 @@ from rich.table import Table
 from rich.text import Text
 
 from streamer.config import Progress
-from streamer.monitoring.memory import as_text
-from streamer.monitoring.snapshot import Observer, Snapshot
+from streamer.monitoring.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from streamer.monitoring.observer import Observer
 
 FRAMES_PER_SECOND = 4
 LINE_SECONDS = 10.0
 
 
-async def show(observer: Observer, how: Progress, console: Console, title: str) -> None:
+async def show(observer: "Observer", how: Progress, console: Console, title: str) -> None:
     """Show the run until cancelled."""
-    if how == "auto":
-        how = "rich" if console.is_terminal else "lines"
     try:
-        if how == "rich":
+        if is_live(how, console):
             await _show_live(observer, console, title)
-        elif how == "lines":
+        elif how != "none":
             await _print_lines(observer, console)
     except (OSError, SystemExit):
         pass  # nobody looks any more (rich exits on a closed pipe); the run goes on
 
 
-async def _show_live(observer: Observer, console: Console, title: str) -> None:
-    with Live(console=console, auto_refresh=False, transient=True) as live:
+def is_live(how: Progress, console: Console) -> bool:
+    """Whether a run shown like this has the live display."""
+    return how == "rich" or (how == "auto" and console.is_terminal)
+
+
+async def _show_live(observer: "Observer", console: Console, title: str) -> None:
+    with live_display(console, transient=True) as live:
         try:
             while True:
                 live.update(render(observer.look(), title), refresh=True)
@@ -41,7 +47,7 @@ async def _show_live(observer: Observer, console: Console, title: str) -> None:
             live.update(render(observer.look(), title), refresh=True)
 
 
-async def _print_lines(observer: Observer, console: Console) -> None:
+async def _print_lines(observer: "Observer", console: Console) -> None:
     def write() -> None:
         console.print(line(observer.look()), highlight=False, soft_wrap=True)
 
@@ -54,6 +60,11 @@ async def _print_lines(observer: Observer, console: Console) -> None:
         write()
 
 
+def live_display(console: Console, transient: bool) -> Live:
+    """Where `render` is shown again and again. Standard error is left alone: it has a log."""
+    return Live(console=console, auto_refresh=False, redirect_stderr=False, transient=transient)
+
+
 def line(now: Snapshot) -> str:
     """`Progress: 80/200 samples | Rate: 8.5 samples/sec | ETA: 14s | Peak memory: 1.2 GB`"""
     peak = as_text(now.memory.process_peak)
@@ -62,7 +73,8 @@ def line(now: Snapshot) -> str:
     return (
         f"Progress: {now.done}/{_total(now)} samples"
         f" | Rate: {now.records_per_second:.1f} samples/sec"
-        f" | ETA: {_duration(now.seconds_left)} | Peak memory: {peak}"
+        f" | ETA: {duration(now.seconds_left)} | Peak memory: {peak}"
+        f"{f' | {now.note}' if now.note else ''}"
     )
 
 
@@ -75,12 +87,15 @@ def render(now: Snapshot, title: str) -> RenderableType:
     rows.add_row(
         "rate", f"{now.records_per_second:,.1f} samples/s   {now.tokens_per_second:,.0f} tokens/s"
     )
-    rows.add_row("time", f"{_duration(now.seconds)} gone   {_duration(now.seconds_left)} to go")
+    rows.add_row("time", f"{duration(now.seconds)} gone   {duration(now.seconds_left)} to go")
     rows.add_row("queues", "   ".join(f"{name} {share:4.0%}" for name, share in now.fill.items()))
     rows.add_row("stages", _stages(now))
     rows.add_row("batch", f"{now.batch_records} samples   rejected {now.rejected:,}")
     rows.add_row("memory", _memory(now))
-    return Panel(rows, title=title, title_align="left", border_style="cyan")
+    if now.note:
+        rows.add_row("note", Text(now.note, "bold red"))
+    border = "red" if now.note else "cyan"
+    return Panel(rows, title=Text(title), title_align="left", border_style=border)
 
 
 def _bar(now: Snapshot) -> RenderableType:
@@ -115,7 +130,16 @@ def _total(now: Snapshot) -> str:
     return f"{now.total:.0f}" if now.total_is_known else f"~{now.total:.0f}"
 
 
-def _duration(seconds: float | None) -> str:
+def as_text(size: float) -> str:
+    """Bytes as people read them: 1.2 GB."""
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}"
+        size /= 1000
+    return f"{size:.1f} GB"
+
+
+def duration(seconds: float | None) -> str:
     """14s, or 1:02:03 from a minute on; ? if unknown."""
     if seconds is None:
         return "?"

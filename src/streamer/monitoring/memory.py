@@ -3,24 +3,15 @@
 import resource
 import sys
 import threading
-from dataclasses import dataclass
 from typing import Self
 
 import psutil
 import torch
 
+from streamer.monitoring.snapshot import Memory
+
 _PROCESS = psutil.Process()
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Now and at most so far; None for a device that is the CPU or does not tell."""
-
-    process: int
-    process_peak: int
-    device: int | None
-    device_peak: int | None
 
 
 def memory(device: torch.device) -> Memory:
@@ -45,15 +36,6 @@ def free_memory(device: torch.device) -> int:
         most = torch.mps.recommended_max_memory()
         return max(0, most - torch.mps.driver_allocated_memory())
     return int(psutil.virtual_memory().available)
-
-
-def as_text(size: float) -> str:
-    """Bytes as people read them: 1.2 GB."""
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}"
-        size /= 1000
-    return f"{size:.1f} GB"
 
 
 class PeakMemory:

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from streamer.monitoring.counters import Counters
-from streamer.monitoring.memory import Memory, as_text
+from streamer.monitoring.display import as_text
+from streamer.monitoring.snapshot import Memory
 
 PAIRS = ("centroid_drift", "axis_twist", "stability", "entropy", "cross_layer_consistency")
 """Per-record metrics that a fact and a hallucination both have."""

@@ -1,6 +1,5 @@
 """A run directory as a whole: made, described by its manifest, and logged."""
 
-import contextlib
 import datetime
 import importlib.metadata
 import itertools
@@ -14,6 +13,7 @@ import orjson
 
 from streamer._version import __version__
 from streamer.errors import RunFault, UsageError
+from streamer.writing.log import RunLog, now
 from streamer.writing.parts import fsync
 
 LOCK = ".lock"
@@ -39,7 +39,7 @@ class RunDirectory:
         self._lock = filelock.FileLock(path / LOCK, blocking=False, thread_local=False)
         try:
             self._lock.acquire()
-            self._log = (path / "log.jsonl").open("ab", buffering=0)
+            self._log = RunLog(path / "log.jsonl")
         except filelock.Timeout:
             raise UsageError(
                 f"another process is writing to {path}. Wait for it, or choose another directory "
@@ -55,7 +55,7 @@ class RunDirectory:
         sessions = [*earlier["earlier_sessions"], _session(earlier)] if earlier else []
         self.manifest: dict[str, Any] = {
             "status": "running",
-            "started": _now(),
+            "started": now(),
             "finished": None,
             "earlier_sessions": sessions,
             "working_directory": str(Path.cwd()),
@@ -98,15 +98,13 @@ class RunDirectory:
 
     def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
         """Append a line to log.jsonl: what happened, when."""
-        line = {"time": _now(), "event": event, **(entries or {})}
-        with contextlib.suppress(OSError):  # a log that cannot be written must not end a run
-            self._log.write(orjson.dumps(line, default=str) + b"\n")
+        self._log.write(event, entries)
 
     def close(self, status: str, **entries: Any) -> None:
         """The last word on the run: finished, stopped or failed."""
         self.log(status, entries)
         try:
-            self.describe(status=status, finished=_now(), **entries)
+            self.describe(status=status, finished=now(), **entries)
         finally:
             self.leave()
 
@@ -159,7 +157,3 @@ def check_free(path: Path) -> None:
 def default_path() -> Path:
     """runs/ and the time: a new one for every run."""
     return Path("runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,104 @@
+"""Prometheus metrics of a run, over HTTP while it goes on."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+from streamer.monitoring.counters import RATE_SECONDS, Counters
+from streamer.monitoring.observer import Observer
+from streamer.monitoring.snapshot import Snapshot
+
+RECENTLY = f"over the last {RATE_SECONDS:.0f} seconds."
+
+
+class Exporter(Collector):
+    """Tells what a run counts. Nothing before `observe`: while the model is loaded."""
+
+    def __init__(self) -> None:
+        self._observer: Observer | None = None
+
+    def observe(self, observer: Observer) -> None:
+        """Tell of this run from now on."""
+        self._observer = observer
+
+    def collect(self) -> Iterable[Metric]:
+        """Part of `Collector`; called by the server's threads."""
+        observer = self._observer
+        if observer is not None and observer.latest is not None:
+            yield from _counters(observer.counters)
+            yield from _gauges(observer.latest)
+
+
+@contextlib.contextmanager
+def exporting(config: RunConfig) -> Iterator[Exporter]:
+    """Serve at the configured port, if there is one, until it is left.
+
+    :raises UsageError: nothing can listen there.
+    """
+    exporter, port, address = Exporter(), config.metrics_port, config.metrics_address
+    if port is None:
+        yield exporter
+        return
+    registry = CollectorRegistry()
+    registry.register(exporter)
+    try:
+        server, thread = start_http_server(port, address, registry)
+    except OSError as error:
+        raise UsageError(
+            f"cannot serve metrics at {address}, port {port}: {error.strerror or error}. Choose "
+            f"another with --metrics-port (or --metrics-address)."
+        ) from None
+    try:
+        yield exporter
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def _counters(counters: Counters) -> Iterator[Metric]:
+    for name, about, value in (
+        ("records", "Records that are done, good and bad.", counters.done),
+        ("rejected_records", "Records written to rejected/.", counters.rejected),
+        ("tokens", "Tokens of all passages that are done.", counters.tokens),
+        ("tokens_run", "Those of them that were run: shared ones once.", counters.distinct),
+        ("out_of_memory_splits", "Times that a batch did not fit the memory.", counters.splits),
+        ("float32_reruns", "Passages run again in float32.", counters.reruns),
+    ):
+        yield CounterMetricFamily(f"streamer_{name}", about, value)
+    about = "Time that a stage has worked."
+    busy = CounterMetricFamily("streamer_stage_busy_seconds", about, labels=["stage"])
+    for stage, seconds in counters.busy_so_far().items():
+        busy.add_metric([stage], seconds)
+    yield busy
+
+
+def _gauges(now: Snapshot) -> Iterator[Metric]:
+    for name, about, value in (
+        ("input_records", "Records there are; an estimate while the input is read.", now.total),
+        ("records_per_second", f"Records done, {RECENTLY}", now.records_per_second),
+        ("tokens_per_second", f"Tokens of all passages, {RECENTLY}", now.tokens_per_second),
+        ("run_seconds", "Since the first record was asked for.", now.seconds),
+        ("in_trouble", "1 while it waits for trouble to pass: a full disk.", bool(now.note)),
+    ):
+        if value is not None:
+            yield GaugeMetricFamily(f"streamer_{name}", about, value)
+    memory = now.memory
+    held = {"process": memory.process, "device": memory.device}
+    peak = {"process": memory.process_peak, "device": memory.device_peak}
+    yield _by("queue_fill_ratio", "How full a queue is, 0 to 1.", "queue", now.fill)
+    yield _by("memory_bytes", "Memory that is held.", "of", held)
+    yield _by("memory_peak_bytes", "Most memory that was held.", "of", peak)
+
+
+def _by(name: str, about: str, label: str, values: Mapping[str, float | None]) -> Metric:
+    family = GaugeMetricFamily(f"streamer_{name}", about, labels=[label])
+    for key, value in values.items():
+        if value is not None:
+            family.add_metric([key], value)
+    return family

@@ -1,0 +1,127 @@
+"""Watching a run from outside: the display it shows itself, from what it writes to status.json."""
+
+import dataclasses
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psutil
+from rich.console import Console
+
+from streamer.monitoring.display import (
+    FRAMES_PER_SECOND,
+    LINE_SECONDS,
+    duration,
+    line,
+    live_display,
+    render,
+)
+from streamer.monitoring.snapshot import Snapshot
+from streamer.monitoring.status import Sign, read_status
+
+OLD_SECONDS = 15.0
+"""A heartbeat this old is a bad sign: one is due every two seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look at a run."""
+
+    sign: Sign
+    now: Snapshot
+    """Its note says so where the heartbeat is old."""
+    is_silent: bool
+    """Whether it should have given a sign of life by now."""
+    is_over: bool
+    """Whether nothing more will come: it has ended, or its process is gone."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 if all is well: it has finished, or works at it."""
+        return int(self.is_silent or self.sign.status in ("stopped", "failed"))
+
+    def __str__(self) -> str:
+        return f"{'silent' if self.is_silent else self.sign.status} | {line(self.now)}"
+
+
+class Watched:
+    """A run directory that is looked at again and again.
+
+    :raises UsageError: at a look: there is nothing to see.
+    """
+
+    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._directory = directory
+        self._clock = clock
+        self._heartbeat: datetime | None = None
+        self._since = 0.0
+
+    def look(self) -> Look:
+        """What the run says of itself, and whether it still does."""
+        sign, now = read_status(self._directory)
+        age = self._age(sign.heartbeat)
+        if sign.is_over or age <= OLD_SECONDS:
+            return Look(sign, now, is_silent=False, is_over=sign.is_over)
+        is_gone = sign.host == socket.gethostname() and not psutil.pid_exists(sign.pid)
+        when = sign.heartbeat.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        who = f"process {sign.pid} on {sign.host}"
+        what = "is gone: it was killed" if is_gone else "hangs, or does not reach its disk"
+        note = f"no sign of life since {when} ({duration(age)} ago): {who} {what}"
+        return Look(sign, dataclasses.replace(now, note=note), is_silent=True, is_over=is_gone)
+
+    def _age(self, heartbeat: datetime) -> float:
+        """Seconds since the last one, by this machine's clock as soon as a new one was seen: that
+        of another machine may be wrong."""
+        if self._heartbeat is None:
+            self._since = self._clock() - max(0.0, (datetime.now(UTC) - heartbeat).total_seconds())
+        elif heartbeat != self._heartbeat:
+            self._since = self._clock()
+        self._heartbeat = heartbeat
+        return self._clock() - self._since
+
+
+def watch(directory: Path, once: bool, console: Console) -> int:
+    """Show the run in `directory` until it is over; once: one line. Returns the exit code: 1 where
+    it has failed, was stopped or gives no sign of life.
+
+    :raises UsageError: there is no run, or it does not say anything of itself.
+    """
+    watched = Watched(directory)
+    if once:
+        seen = watched.look()
+        _print(seen, console)
+    elif console.is_terminal:
+        seen = _show(watched, console)
+        _print(seen, console)
+    else:
+        seen = _print_lines(watched, console)
+    return seen.exit_code
+
+
+def _show(watched: Watched, console: Console) -> Look:
+    with live_display(console, transient=True) as live:
+        while True:
+            seen = watched.look()
+            live.update(render(seen.now, seen.sign.title), refresh=True)
+            if seen.is_over:
+                return seen
+            time.sleep(1 / FRAMES_PER_SECOND)
+
+
+def _print_lines(watched: Watched, console: Console) -> Look:
+    due = 0.0
+    while True:
+        seen = watched.look()
+        if seen.is_over or time.monotonic() >= due:
+            _print(seen, console)
+            due = time.monotonic() + LINE_SECONDS
+        if seen.is_over:
+            return seen
+        time.sleep(1 / FRAMES_PER_SECOND)
+
+
+def _print(seen: Look, console: Console) -> None:
+    console.print(str(seen), highlight=False, markup=False, soft_wrap=True)
