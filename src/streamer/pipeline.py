@@ -8,7 +8,7 @@ input drains through all of them; a full queue holds the stage before it back; a
 cancels the others. Blocking work is done in threads, and one thread alone touches the device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -67,11 +67,19 @@ async def stream(
 
     :raises ExceptionGroup: of what the stages raise.
     """
+
+    async def run(stage: Callable[..., Awaitable[None]], *parts: object) -> None:
+        try:
+            await stage(*parts)
+        except BaseException:
+            stages.loader.stopped.set()  # a thread that waits for a disk is not cancelled
+            raise
+
     async with anyio.create_task_group() as group:
-        group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
-        group.start_soon(_plan, stages, queues.loaded, queues.batches, counters)
-        group.start_soon(_compute, stages, queues.batches, queues.results, counters)
-        group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
+        group.start_soon(run, _load, stages.loader, stages.tokenizing, queues.loaded, counters)
+        group.start_soon(run, _plan, stages, queues.loaded, queues.batches, counters)
+        group.start_soon(run, _compute, stages, queues.batches, queues.results, counters)
+        group.start_soon(run, _write, stages.writer, queues.results, counters, on_rows)
 
 
 async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters: Counters) -> None:

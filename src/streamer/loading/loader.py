@@ -9,6 +9,7 @@ from streamer.loading.parsing import parse, settle_fields
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, read_bytes
 from streamer.loading.tokenizing import Tokenizing, tokenize
+from streamer.patience import Patience
 from streamer.records import Chunk, Item, Loaded, Record, Rejection
 
 CHUNK_RECORDS = 64
@@ -30,6 +31,8 @@ class Loader:
         self._on_read = on_read
         self.stopped = threading.Event()
         """Set it, from any thread, to read no further."""
+        self.patience = Patience(self.stopped)
+        """With sources that fail; who is to hear of it may still be put in."""
         items = self._read_all()
         self.fields, first = settle_fields(config, items)
         self.records = 0
@@ -65,7 +68,7 @@ class Loader:
     def _read_all(self) -> Iterator[Item | None]:
         row = 0
         for source in self._sources.values():
-            for item in read_items(source, read_bytes(source, self._on_read), row):
+            for item in read_items(source, read_bytes(source, self._on_read, self.patience), row):
                 yield item
                 row += item is not None
 

@@ -6,7 +6,7 @@ one rotten record costs itself alone wherever the outer form still tells where i
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import ijson
@@ -41,7 +41,7 @@ def read_items(source: Source, pieces: Iterator[bytes], first_row: int) -> Itera
     last item with a `problem`.
     """
     try:
-        pieces, start = _peeled(pieces)
+        pieces, start = yield from _peeled(pieces)
     except DamagedSource as error:
         yield Item(
             Origin(first_row, source.name, 0, 0, 0), b"", 0, f"{error}: nothing could be read"
@@ -65,11 +65,13 @@ Span = tuple[int, int, bytes, int, str | None]
 """offset, end, raw bytes (to RAW_LIMIT), size, problem"""
 
 
-def _peeled(pieces: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
+def _peeled(pieces: Iterator[bytes]) -> Generator[None, None, tuple[Iterator[bytes], int]]:
     """`pieces` without byte order mark and leading blanks, and how many bytes that were."""
     start = 0
     head = b""
     for piece in pieces:
+        if not piece:
+            yield None
         head += piece
         kept = head.removeprefix(codecs.BOM_UTF8).lstrip(BLANK)
         if kept and not codecs.BOM_UTF8.startswith(head):

@@ -55,6 +55,8 @@ class Counters:
     """Passages run again in float32."""
     splits: int = 0
     """Batches split for want of memory."""
+    trouble: str | None = None
+    """What the run waits for to pass, as in "disk full: waiting"; set and cleared by any thread."""
     batches: int = 0
     batch_records: int = 0
     """In the last batch."""

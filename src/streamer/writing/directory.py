@@ -11,7 +11,8 @@ from typing import Any
 import orjson
 
 from streamer._version import __version__
-from streamer.errors import RunFault, UsageError
+from streamer.errors import UsageError
+from streamer.writing.patient import IMPATIENT, write_fault
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
 
@@ -32,6 +33,8 @@ class RunDirectory:
                 f"cannot make the run directory {path}: {error}. Choose another with --out."
             ) from None
         self.path = path
+        self.disk = IMPATIENT
+        """How to wait for room: a run that starts on a full disk is told so at once."""
         self.manifest: dict[str, Any] = {
             "status": "running",
             "started": _now(),
@@ -44,18 +47,25 @@ class RunDirectory:
         }
 
     def describe(self, **entries: Any) -> None:
-        """Put `entries` into manifest.json, which is replaced as a whole."""
+        """Put `entries` into manifest.json, which is replaced as a whole.
+
+        :raises RunFault: it could not be written.
+        """
         self.manifest.update(entries)
         temporary = self.path / "manifest.json.tmp"
         content = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-        try:
+
+        def write() -> None:
             with temporary.open("wb") as file:
                 file.write(content + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path / "manifest.json")
+
+        try:
+            self.disk.patiently(write, self.path / "manifest.json")
         except OSError as error:
-            raise RunFault(f"cannot write {self.path / 'manifest.json'}: {error}") from error
+            raise write_fault(self.path, error) from error
 
     def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
         """Append a line to log.jsonl: what happened, when."""

@@ -14,6 +14,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamer.writing.patient import IMPATIENT, Disk, PatientFile
+
 METADATA_KEY = b"streamer"
 TEMPORARY = ".tmp"
 BUFFERED_BYTES = 16 * 2**20
@@ -23,7 +25,9 @@ BUFFERED_BYTES = 16 * 2**20
 class PartWriter:
     """Writes the parts of one table, one after the other."""
 
-    def __init__(self, directory: Path, schema: pa.Schema, row_group_rows: int) -> None:
+    def __init__(
+        self, directory: Path, schema: pa.Schema, row_group_rows: int, disk: Disk = IMPATIENT
+    ) -> None:
         self.directory = directory
         self.schema = schema
         self.rows = 0
@@ -33,6 +37,9 @@ class PartWriter:
         self._buffered = 0
         self._buffered_bytes = 0
         self._number = 0
+        self._disk = disk
+        self._file: PatientFile
+        """Of the writer, while there is one."""
         self._writer: pq.ParquetWriter | None = None
         directory.mkdir(parents=True, exist_ok=True)
 
@@ -44,8 +51,8 @@ class PartWriter:
     @property
     def bytes(self) -> int:
         """Size of the open part: what is written, and what waits to be, not yet compressed."""
-        written = self._path(TEMPORARY).stat().st_size if self._writer else 0
-        return written + self._buffered_bytes
+        written = self._file.sink.tell() if self._writer else 0
+        return int(written) + self._buffered_bytes
 
     def append(self, table: pa.Table) -> None:
         """Add rows; whole row groups go to the file at once.
@@ -70,10 +77,10 @@ class PartWriter:
         writer = self._open()
         writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(dict(metadata))})
         writer.close()
+        self._file.finish()
         temporary, final = self._path(TEMPORARY), self._path()
-        _fsync(temporary)
-        temporary.rename(final)
-        _fsync(self.directory)
+        self._disk.patiently(lambda: temporary.rename(final), final)
+        self._disk.patiently(lambda: _fsync(self.directory), self.directory)
         self._writer = None
         self._number += 1
         self.rows = 0
@@ -82,9 +89,11 @@ class PartWriter:
     def abandon(self) -> None:
         """Drop the open part: its rows have not become visible and do not."""
         if self._writer is not None:
+            self._file.discard()
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 self._writer.close()
-            self._path(TEMPORARY).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a resume removes what is left
+                self._path(TEMPORARY).unlink(missing_ok=True)
             self._writer = None
 
     def _flush(self) -> None:
@@ -96,8 +105,9 @@ class PartWriter:
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
             words = [field.name for field in self.schema if not pa.types.is_primitive(field.type)]
+            self._file = PatientFile(self._path(TEMPORARY), self._disk)
             self._writer = pq.ParquetWriter(
-                self._path(TEMPORARY),
+                self._file.sink,
                 self.schema,
                 compression="zstd",
                 use_dictionary=words,  # of measurements, hardly two are alike
@@ -114,8 +124,8 @@ def read_metadata(part: Path) -> dict[str, Any]:
     return dict(orjson.loads(metadata.get(METADATA_KEY, b"{}")))
 
 
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+def _fsync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

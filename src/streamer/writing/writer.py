@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 
 from streamer.config import RunConfig
-from streamer.errors import RunFault
 from streamer.records import Column, Origin, Rejection, Result
 from streamer.writing.parts import PartWriter
+from streamer.writing.patient import IMPATIENT, Disk, write_fault
 from streamer.writing.schema import REJECTED, metrics_table, rejected_table
 
 
@@ -21,6 +21,8 @@ class Writer:
 
     A part of each is closed at the same row, so that together they are a checkpoint: the footers
     say which input rows they cover and where reading would go on.
+
+    :raises RunFault: the tables' directories cannot be made.
     """
 
     def __init__(
@@ -30,12 +32,19 @@ class Writer:
         schema: pa.Schema,
         columns: Sequence[Column],
         on_part: Callable[[str, dict[str, Any]], None],
+        *,
+        disk: Disk = IMPATIENT,
     ) -> None:
         self.rows = 0
         self.rejected = 0
         self.reasons: Counter[str] = Counter()
-        self._metrics = PartWriter(directory / "metrics", schema, config.row_group_rows)
-        self._rejected = PartWriter(directory / "rejected", REJECTED, config.row_group_rows)
+        self._directory = directory
+        rows = config.row_group_rows
+        try:
+            self._metrics = PartWriter(directory / "metrics", schema, rows, disk)
+            self._rejected = PartWriter(directory / "rejected", REJECTED, rows, disk)
+        except OSError as error:
+            raise write_fault(directory, error) from error
         self._columns = columns
         self._config = config
         self._on_part = on_part
@@ -60,10 +69,7 @@ class Writer:
                 if self._is_due():
                     self._close_parts()
         except OSError as error:
-            raise RunFault(
-                f"writing to {self._metrics.directory.parent} failed: {error}. What was "
-                f"finished before is kept."
-            ) from error
+            raise write_fault(self._directory, error) from error
         return written
 
     def close(self) -> None:
@@ -74,9 +80,7 @@ class Writer:
         try:
             self._close_parts(at_end=True)
         except OSError as error:
-            raise RunFault(
-                f"writing to {self._metrics.directory.parent} failed: {error}"
-            ) from error
+            raise write_fault(self._directory, error) from error
 
     def abandon(self) -> None:
         """Leave only finished parts behind."""
