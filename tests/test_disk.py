@@ -7,11 +7,14 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import fsspec
@@ -25,9 +28,12 @@ from streamer import embedded
 from streamer.errors import RunFault
 from streamer.loading import retrying
 from streamer.patience import Patience
+from streamer.records import Batch, Result
+from streamer.worker import Worker
 from streamer.writing import patient
 from streamer.writing.parts import PartWriter
 from streamer.writing.patient import Disk, DiskFull, PatientFile
+from streamer.writing.writer import Writer
 
 SMALL, LARGE, PART = 40, 40, 20
 """Records: the parts of the first ones fit below `LIMIT`, those of the others do not."""
@@ -138,11 +144,12 @@ def test_when_there_is_no_room_for_too_long_the_run_stops_and_says_so(tmp_path, 
 
 def test_a_signal_ends_the_wait_for_room(tmp_path):
     process = start(tmp_path, limit=LIMIT)
-    wait_until(lambda: len(events(tmp_path, "disk full")) > 2, process)
-    begin = time.monotonic()
+    wait_until(lambda: len(events(tmp_path, "disk full")) > 3, process)
+    begin = datetime.now(UTC)
     process.send_signal(signal.SIGTERM)
     check_stopped(tmp_path, process, 143, "part-00002.parquet.tmp")
-    assert time.monotonic() - begin < 5
+    (event,) = events(tmp_path, "stopped")
+    assert (datetime.fromisoformat(event["time"]) - begin).total_seconds() < 4  # it waits for 8
     assert streamer.open_run(tmp_path / "RUN").manifest["status"] == "stopped"
 
 
@@ -260,6 +267,45 @@ def test_a_fault_elsewhere_ends_the_wait_for_room(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert time.monotonic() - begin < 60
+
+
+def test_a_writer_that_fails_while_the_device_computes_ends_the_run(
+    tmp_path, monkeypatch, embedded_worker
+):
+    failed = threading.Event()
+    add, feed = Writer.add, Worker.feed
+
+    def fail(self: Writer, result: Result) -> None:
+        shutil.rmtree(tmp_path / "RUN")
+        try:
+            add(self, result)
+        finally:
+            failed.set()
+
+    def feed_later(self: Worker, batch: Batch) -> list[Result]:
+        if batch.window.index:  # until all other stages have ended
+            failed.wait(30)
+            time.sleep(0.5)
+        return feed(self, batch)
+
+    monkeypatch.setattr(Writer, "add", fail)
+    monkeypatch.setattr(Worker, "feed", feed_later)
+    (tmp_path / "in.jsonl").write_bytes(b"".join(records()[:SMALL]))
+    faults: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            run_with(
+                None, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN",
+                window=PART, part_rows=PART, deterministic=True,
+            )  # fmt: skip
+        except RunFault as fault:
+            faults.append(fault)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert "It was removed or unmounted meanwhile" in str(faults[0])
 
 
 def test_whoever_waits_beats_and_says_when_it_is_over(tmp_path, monkeypatch):

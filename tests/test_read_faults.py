@@ -3,6 +3,7 @@
 import errno
 import functools
 import gzip
+import hashlib
 import io
 import json
 import threading
@@ -30,7 +31,9 @@ from streamer.monitoring.warnings import LibraryWarnings
 from streamer.patience import Patience
 from streamer.preparation import prepare
 
-LINES = b"".join(b'{"n": %d, "filler": "%032d"}\n' % (n, n * n) for n in range(10_000))
+LINES = "".join(
+    json.dumps({"n": n, "filler": hashlib.md5(b"%d" % n).hexdigest()}) + "\n" for n in range(10_000)
+).encode()
 ARRAY = b"[" + b",".join(LINES.splitlines()) + b"]"
 FORMS = {
     "in.jsonl": LINES,

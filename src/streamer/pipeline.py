@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import anyio
 import pyarrow as pa
-from anyio import from_thread, to_thread
+from anyio import to_thread
 
 from streamer.batching.planner import Planner
 from streamer.loading.loader import CHUNK_RECORDS, Loader
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
-from streamer.queues import Queue
+from streamer.queues import Queue, from_worker_thread
 from streamer.records import Batch, Chunk, Result
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
@@ -129,12 +129,12 @@ async def _compute(
         for result in done:
             counters.count(result)
             budget.measured(result.work, seconds / len(done))
-            from_thread.run(results.send, result)
+            from_worker_thread(results.send, result)
 
     def own_the_device() -> None:
         while True:
             try:
-                batch = from_thread.run(batches.receive)
+                batch = from_worker_thread(batches.receive)
             except anyio.EndOfStream:
                 break
             with counters.busy("compute") as clock:
