@@ -120,6 +120,8 @@ class RunConfig(BaseModel):
     """or so many bytes,"""
     part_seconds: Annotated[float, Field(gt=0)] = 60.0
     """or so long after its first row: what a kill can cost."""
+    disk_wait_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """How long to wait for room when the disk is full, before the run stops, to be resumed."""
 
     progress: Progress = "auto"
     """rich: live display; lines: a line every ten seconds; auto: rich on a terminal."""

@@ -1,10 +1,11 @@
 """One run from configuration to finished directory: load, stream, close, say how it went."""
 
 import contextlib
+import functools
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -19,8 +20,11 @@ from streamer.monitoring.display import is_live, show
 from streamer.monitoring.exporter import Exporter, exporting
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.outside import Outside
+from streamer.monitoring.status import State
 from streamer.monitoring.summary import DomainMeans, Summary
+from streamer.monitoring.trouble import Trouble
 from streamer.monitoring.warnings import LibraryWarnings
+from streamer.patience import Patience
 from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
 from streamer.resuming import refuse_another_model, reload
@@ -29,6 +33,7 @@ from streamer.sizing import budget_for
 from streamer.worker import Worker, load_worker
 from streamer.writing.commit import tidy
 from streamer.writing.directory import RunDirectory
+from streamer.writing.patient import Disk, DiskFull
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
 
@@ -82,6 +87,8 @@ async def run_loaded(
         directory.log("note", {"note": note})
         if config.progress != "none":
             console.print(f"note: {note}", highlight=False, markup=False)
+    say = functools.partial(_say, prepared, console)
+    _be_patient(prepared, directory, say)
     writer = Writer(
         out,
         config,
@@ -89,6 +96,7 @@ async def run_loaded(
         columns=worker.columns,
         on_part=directory.log,
         begin=prepared.begin,
+        disk=directory.disk,
     )
     return await _stream(prepared, worker, writer, directory, console, exporter=exporter)
 
@@ -126,32 +134,40 @@ async def _stream(
     try:
         with outside.listening(is_live(config.progress, console)):
             async with anyio.create_task_group() as beside:
-                beside.start_soon(_stop_on_signal, prepared, stopped, console)
+                say = functools.partial(_say, prepared, console)
+                beside.start_soon(_stop_on_signal, prepared, stopped, console, say)
                 beside.start_soon(show, observer, config.progress, console, title)
                 beside.start_soon(outside.keep_telling, loader.stopped.is_set)
                 stages = Stages(loader, how, planner, worker, writer)
                 await stream(stages, queues, counters, outside.incidents.take, means.add)
+                seconds = counters.seconds
+                spent = counters.busy_so_far().items()
+                close = functools.partial(
+                    directory.close,
+                    counts=writer.committed,
+                    seconds=round(seconds, 3),
+                    max_tokens=planner.budget.tokens,
+                    stage_seconds={stage: round(busy, 3) for stage, busy in spent},
+                )
+                # in a thread, for a signal must be heard while it waits for room
+                await to_thread.run_sync(close, "stopped" if stopped else "finished")
                 beside.cancel_scope.cancel()
     except BaseException as error:
+        loader.stop()  # nothing is waited for any more
         writer.abandon()
         cause = _cause(error)
         told = f"{type(cause).__name__}: {cause}"
+        status: State = "failed"
+        if stopped and isinstance(cause, RunFault) and isinstance(cause.__cause__, DiskFull):
+            status, cause.exit_code = "stopped", 128 + stopped[0]  # before there was room
         with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
-            directory.close("failed", cause=told, counts=writer.committed)
-        outside.end("failed", told)
+            directory.close(status, cause=told, counts=writer.committed)
+        outside.end(status, told)
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
             f"the run broke off: {told}. Finished parts are kept in {directory.path}."
         ) from error
-    seconds = counters.seconds
-    directory.close(
-        "stopped" if stopped else "finished",
-        counts=writer.committed,
-        seconds=round(seconds, 3),
-        max_tokens=planner.budget.tokens,
-        stage_seconds={stage: round(s, 3) for stage, s in counters.busy_so_far().items()},
-    )
     outside.end("stopped" if stopped else "finished")
     return Summary(
         path=directory.path,
@@ -164,14 +180,24 @@ async def _stream(
     )
 
 
-async def _stop_on_signal(prepared: Prepared, stopped: list[int], console: Console) -> None:
+def _say(prepared: Prepared, console: Console, text: str) -> None:
+    with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
+        if prepared.config.progress != "none":
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _be_patient(prepared: Prepared, directory: RunDirectory, say: Callable[[str], None]) -> None:
+    """From now on, let reading and writing tell what they wait for, and writing wait for room."""
+    counters, reading = prepared.counters, prepared.loader.patience
+    reading.log, reading.on_wait = directory.log, Trouble(counters, say)
+    writing = Patience(prepared.loader.stopped, directory.log, Trouble(counters, say))
+    directory.disk = Disk(prepared.config.disk_wait_seconds, writing)
+
+
+async def _stop_on_signal(
+    prepared: Prepared, stopped: list[int], console: Console, say: Callable[[str], None]
+) -> None:
     """The first SIGINT or SIGTERM ends reading, and what is in flight drains; a second ends all."""
-
-    def say(text: str) -> None:
-        with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
-            if prepared.config.progress != "none":
-                console.print(text, highlight=False)
-
     if threading.current_thread() is not threading.main_thread():
         return  # only the main thread is told of signals: a notebook runs us in another
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:

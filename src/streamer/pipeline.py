@@ -8,18 +8,18 @@ input drains through all of them; a full queue holds the stage before it back; a
 cancels the others. Blocking work is done in threads, and one thread alone touches the device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
 import pyarrow as pa
-from anyio import from_thread, to_thread
+from anyio import to_thread
 
 from streamer.batching.planner import Planner
 from streamer.loading.loader import CHUNK_RECORDS, Loader
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
-from streamer.queues import Queue
+from streamer.queues import Queue, from_worker_thread
 from streamer.records import Batch, Chunk, Result
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
@@ -73,11 +73,19 @@ async def stream(
 
     :raises ExceptionGroup: of what the stages raise.
     """
+
+    async def run(stage: Callable[..., Awaitable[None]], *parts: object) -> None:
+        try:
+            await stage(*parts)
+        except BaseException:
+            stages.loader.stop()  # a thread that waits for a disk is not cancelled
+            raise
+
     async with anyio.create_task_group() as group:
-        group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
-        group.start_soon(_plan, stages, queues.loaded, queues.batches, counters)
-        group.start_soon(_compute, stages, queues.batches, queues.results, counters, on_result)
-        group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
+        group.start_soon(run, _load, stages.loader, stages.tokenizing, queues.loaded, counters)
+        group.start_soon(run, _plan, stages, queues.loaded, queues.batches, counters)
+        group.start_soon(run, _compute, stages, queues.batches, queues.results, counters, on_result)
+        group.start_soon(run, _write, stages.writer, queues.results, counters, on_rows)
 
 
 async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters: Counters) -> None:
@@ -132,12 +140,12 @@ async def _compute(
             counters.count(result)
             on_result(result)
             budget.measured(result.work, seconds / len(done))
-            from_thread.run(results.send, result)
+            from_worker_thread(results.send, result)
 
     def own_the_device() -> None:
         while True:
             try:
-                batch = from_thread.run(batches.receive)
+                batch = from_worker_thread(batches.receive)
             except anyio.EndOfStream:
                 break
             if stages.loader.overdue:  # left for another time, too

@@ -18,6 +18,8 @@ FREE = {
     "out",
     "kind",  # what was found is compared
     "progress",
+    "disk_wait_seconds",
+    "stall_seconds",
     "metrics_port",
     "metrics_address",
     "overlap",

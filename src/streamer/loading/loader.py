@@ -11,6 +11,7 @@ from streamer.loading.parsing import parse, settle_fields
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, read_bytes
 from streamer.loading.tokenizing import Tokenizing, tokenize
+from streamer.patience import Patience
 from streamer.records import Chunk, Item, Loaded, Place, Record, Rejection
 
 CHUNK_RECORDS = 64
@@ -41,6 +42,8 @@ class Loader:
         self.stopped = threading.Event()
         """Set by `stop`."""
         self._stopped_at = 0.0
+        self.patience = Patience(self.stopped)
+        """With sources that fail; who is to hear of it may still be put in."""
         if config.follow:
             items = Follower(config.paths, on_read, begin).items(first_row)
         else:
@@ -95,7 +98,9 @@ class Loader:
                 begin = None if place else begin
                 continue
             begin = None
-            pieces = read_bytes(source, self._on_read, place.offset if place else 0)
+            pieces = read_bytes(
+                source, self._on_read, place.offset if place else 0, patience=self.patience
+            )
             for item in read_items(source, pieces, row, place):
                 yield item
                 row += item is not None

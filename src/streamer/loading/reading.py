@@ -6,7 +6,7 @@ one rotten record costs itself alone wherever the outer form still tells where i
 
 import codecs
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import ijson
@@ -52,7 +52,7 @@ def read_items(
         yield from _items(spans, source, first_row, place.position, place.in_array)
         return
     try:
-        pieces, start = _peeled(pieces)
+        pieces, start = yield from _peeled(pieces)
     except DamagedSource as error:
         problem = f"{error}: nothing could be read"
         yield Item(Origin(first_row, source.name, 0, 0, 0, ended=True), b"", 0, problem)
@@ -81,11 +81,13 @@ Span = tuple[int, int, bytes, int, str | None]
 """offset, end, raw bytes (to RAW_LIMIT), size, problem"""
 
 
-def _peeled(pieces: Iterator[bytes]) -> tuple[Iterator[bytes], int]:
+def _peeled(pieces: Iterator[bytes]) -> Generator[None, None, tuple[Iterator[bytes], int]]:
     """`pieces` without byte order mark and leading blanks, and how many bytes that were."""
     start = 0
     head = b""
     for piece in pieces:
+        if not piece:
+            yield None
         head += piece
         kept = head.removeprefix(codecs.BOM_UTF8).lstrip(BLANK)
         if kept and not codecs.BOM_UTF8.startswith(head):

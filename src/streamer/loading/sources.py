@@ -1,9 +1,7 @@
 """From what the user named (files, directories, globs, URLs, standard input) to plain bytes."""
 
 import functools
-import os
 import select
-import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +14,9 @@ import zstandard
 
 from streamer import embedded
 from streamer.config import EMBEDDED, STDIN
-from streamer.errors import RunFault, UsageError
+from streamer.errors import UsageError
+from streamer.loading.retrying import RetryingFile
+from streamer.patience import Patience
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")
@@ -135,35 +135,42 @@ def _readable(path: str) -> bool:
         return False
 
 
-def read_bytes(source: Source, on_read: Callable[[int], None], begin: int = 0) -> Iterator[bytes]:
+def read_bytes(
+    source: Source,
+    on_read: Callable[[int], None],
+    begin: int = 0,
+    *,
+    patience: Patience | None = None,
+) -> Iterator[bytes]:
     """The decompressed content of `source` from byte `begin` on, in pieces. `on_read` hears how
     many raw bytes went by.
 
     What is compressed, or comes through a pipe, is read up to there; all else is sought.
 
+    An empty piece says that nothing has come for a while, or that the run is being stopped.
+
     :raises DamagedSource: after the last good piece, where compressed data are cut or corrupt.
-    :raises RunFault: the file system could not open or read it.
+    :raises RunFault: the file system could not open or read it, though tried with `patience`.
     """
-    try:
-        with open_source(source) as file:
-            raw = _raw_pieces(file, on_read)
-            first = b""
-            for first in raw:
-                if first:
-                    break
-                yield first
-            codec = next((name for magic, name in MAGIC.items() if first.startswith(magic)), None)
-            pieces = _chain(first, raw)
-            if codec:
-                pieces = _decompressed(pieces, codec)
-            elif begin and not _may_wait(file) and file.seekable():
-                file.seek(begin)
-                on_read(begin - len(first))
-                pieces, begin = raw, 0
-            yield from _behind(pieces, begin)
-    except OSError as error:
-        hint = "Run again when it can be read."
-        raise RunFault(f"reading {source.name} failed: {error}. {hint}") from error
+    once = source.name == STDIN
+    with RetryingFile(
+        source.name, lambda: open_source(source), patience or Patience(), once
+    ) as file:
+        raw = _raw_pieces(file, on_read)
+        first = b""
+        for first in raw:
+            if first:
+                break
+            yield first
+        codec = next((name for magic, name in MAGIC.items() if first.startswith(magic)), None)
+        pieces = _chain(first, raw)
+        if codec:
+            pieces = _decompressed(pieces, codec)
+        elif begin and file.is_seekable:
+            file.seek(begin)
+            on_read(begin - len(first))
+            pieces, begin = raw, 0
+        yield from _behind(pieces, begin)
 
 
 def open_source(source: Source) -> BinaryIO:
@@ -178,25 +185,19 @@ def open_source(source: Source) -> BinaryIO:
     return cast(BinaryIO, source.fs.open(source.path, "rb"))
 
 
-def _raw_pieces(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[bytes]:
+def _raw_pieces(file: RetryingFile, on_read: Callable[[int], None]) -> Iterator[bytes]:
     """What `file` holds; from a pipe also an empty piece whenever nothing comes for a while."""
-    waits = _may_wait(file)
     while True:
-        while waits and not select.select([file], [], [], IDLE_SECONDS)[0]:
+        while file.waits and not select.select([file], [], [], IDLE_SECONDS)[0]:
             yield b""
         piece = file.read(READ_BYTES)
+        if piece is None:  # stopped
+            yield b""
+            continue
         if not piece:
             return
         on_read(len(piece))
         yield piece
-
-
-def _may_wait(file: BinaryIO) -> bool:
-    try:
-        mode = os.fstat(file.fileno()).st_mode
-    except (OSError, AttributeError):  # not a file of this machine
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
 
 
 def _behind(pieces: Iterator[bytes], begin: int) -> Iterator[bytes]:

@@ -12,9 +12,10 @@ import filelock
 import orjson
 
 from streamer._version import __version__
-from streamer.errors import RunFault, UsageError
+from streamer.errors import UsageError
 from streamer.writing.log import RunLog, now
 from streamer.writing.parts import fsync
+from streamer.writing.patient import IMPATIENT, write_fault
 
 LOCK = ".lock"
 BEGUN = {LOCK, "log.jsonl", "manifest.json.tmp"}
@@ -50,6 +51,8 @@ class RunDirectory:
                 f"cannot write to the run directory {path}: {error}. Mend that, or choose another "
                 f"with --out."
             ) from None
+        self.disk = IMPATIENT
+        """How to wait for room: a run that starts on a full disk is told so at once."""
         self.earlier = earlier or {}
         """The manifest of a run that goes on, as it was found; empty for a new one."""
         sessions = [*earlier["earlier_sessions"], _session(earlier)] if earlier else []
@@ -82,19 +85,26 @@ class RunDirectory:
         return cls(path)
 
     def describe(self, **entries: Any) -> None:
-        """Put `entries` into manifest.json, which is replaced as a whole."""
+        """Put `entries` into manifest.json, which is replaced as a whole.
+
+        :raises RunFault: it could not be written.
+        """
         self.manifest.update(entries)
         temporary = self.path / "manifest.json.tmp"
         content = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
-        try:
+
+        def write() -> None:
             with temporary.open("wb") as file:
                 file.write(content + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path / "manifest.json")
             fsync(self.path)
+
+        try:
+            self.disk.patiently(write, self.path / "manifest.json")
         except OSError as error:
-            raise RunFault(f"cannot write {self.path / 'manifest.json'}: {error}") from error
+            raise write_fault(self.path, error) from error
 
     def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
         """Append a line to log.jsonl: what happened, when."""

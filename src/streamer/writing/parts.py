@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.writing.fault_points import reached
+from streamer.writing.patient import IMPATIENT, Disk, PatientFile
 
 METADATA_KEY = b"streamer"
 TEMPORARY = ".tmp"
@@ -27,7 +28,12 @@ class PartWriter:
     """Writes the parts of one table, one after the other."""
 
     def __init__(
-        self, directory: Path, schema: pa.Schema, row_group_rows: int, number: int = 0
+        self,
+        directory: Path,
+        schema: pa.Schema,
+        row_group_rows: int,
+        number: int = 0,
+        disk: Disk = IMPATIENT,
     ) -> None:
         self.directory = directory
         self.number = number
@@ -39,6 +45,9 @@ class PartWriter:
         self._buffer: list[pa.Table] = []
         self._buffered = 0
         self._buffered_bytes = 0
+        self._disk = disk
+        self._file: PatientFile
+        """Of the writer, while there is one."""
         self._writer: pq.ParquetWriter | None = None
         directory.mkdir(parents=True, exist_ok=True)
         fsync(directory.parent)
@@ -46,8 +55,8 @@ class PartWriter:
     @property
     def bytes(self) -> int:
         """Size of the open part: what is written, and what waits to be, not yet compressed."""
-        written = self._path(TEMPORARY).stat().st_size if self._writer else 0
-        return written + self._buffered_bytes
+        written = self._file.sink.tell() if self._writer else 0
+        return int(written) + self._buffered_bytes
 
     def append(self, table: pa.Table) -> None:
         """Add rows; whole row groups go to the file at once.
@@ -72,8 +81,8 @@ class PartWriter:
         writer = self._open()
         writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(dict(metadata))})
         writer.close()
+        self._file.finish()
         self._writer = None
-        fsync(self._path(TEMPORARY))
 
     def publish(self) -> Path:
         """Give the finished part its name.
@@ -81,10 +90,10 @@ class PartWriter:
         :raises OSError: the directory could not be written.
         """
         step = f"{self.number} renamed {self.directory.name}"
-        final = self._path()
-        self._path(TEMPORARY).rename(final)
+        temporary, final = self._path(TEMPORARY), self._path()
+        self._disk.patiently(lambda: temporary.rename(final), final)
         reached(step)
-        fsync(self.directory)
+        self._disk.patiently(lambda: fsync(self.directory), self.directory)
         reached(f"{step} for good")
         return final
 
@@ -96,10 +105,12 @@ class PartWriter:
     def abandon(self) -> None:
         """Drop the open part: its rows have not become visible and do not."""
         if self._writer is not None:
+            self._file.discard()
             with contextlib.suppress(OSError, pa.ArrowInvalid):
                 self._writer.close()
             self._writer = None
-        self._path(TEMPORARY).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # going on removes what is left
+            self._path(TEMPORARY).unlink(missing_ok=True)
 
     def _flush(self) -> None:
         if self._buffer:
@@ -110,8 +121,9 @@ class PartWriter:
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
             words = [field.name for field in self.schema if not pa.types.is_primitive(field.type)]
+            self._file = PatientFile(self._path(TEMPORARY), self._disk)
             self._writer = pq.ParquetWriter(
-                self._path(TEMPORARY),
+                self._file.sink,
                 self.schema,
                 compression="zstd",
                 use_dictionary=words,  # of measurements, hardly two are alike

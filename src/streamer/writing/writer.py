@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow as pa
 
 from streamer.config import RunConfig
-from streamer.errors import RunFault
 from streamer.records import Column, Place, Rejection, Result, TokenizedRecord
 from streamer.writing.commit import Checkpoint, commit
 from streamer.writing.parts import PartWriter
+from streamer.writing.patient import IMPATIENT, Disk, write_fault
 from streamer.writing.schema import REJECTED, metrics_table, rejected_table
 
 COUNTED = (
@@ -34,6 +34,8 @@ class Writer:
 
     A part of each is closed at the same row (see `commit`), so that together they are a checkpoint:
     the footers say which input rows they cover, where reading goes on, and the totals so far.
+
+    :raises RunFault: the tables' directories cannot be made.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Writer:
         columns: Sequence[Column],
         on_part: Callable[[str, dict[str, Any]], None],
         begin: Checkpoint,
+        disk: Disk = IMPATIENT,
     ) -> None:
         """`begin`: what is there already."""
         self.counts = Counter(dict.fromkeys(COUNTED, 0) | dict(begin.counts))
@@ -52,9 +55,13 @@ class Writer:
         self.committed = dict(self.counts)
         """and of that, what is in finished parts."""
         self.reasons: Counter[str] = Counter()
-        size = config.row_group_rows
-        self._metrics = PartWriter(directory / "metrics", schema, size, begin.number)
-        self._rejected = PartWriter(directory / "rejected", REJECTED, size, begin.number)
+        self._directory = directory
+        size, number = config.row_group_rows, begin.number
+        try:
+            self._metrics = PartWriter(directory / "metrics", schema, size, number, disk)
+            self._rejected = PartWriter(directory / "rejected", REJECTED, size, number, disk)
+        except OSError as error:
+            raise write_fault(directory, error) from error
         self._columns = columns
         self._config = config
         self._on_part = on_part
@@ -79,7 +86,7 @@ class Writer:
                 written.append(self._write(window))
                 self._commit_if_due()
         except OSError as error:
-            raise self._fault(error) from error
+            raise write_fault(self._directory, error) from error
         return written
 
     def tick(self) -> None:
@@ -90,7 +97,7 @@ class Writer:
         try:
             self._commit_if_due()
         except OSError as error:
-            raise self._fault(error) from error
+            raise write_fault(self._directory, error) from error
 
     def close(self) -> None:
         """Finish what is open. Each table ends with at least one part, empty if need be. Windows
@@ -102,7 +109,7 @@ class Writer:
             if self._end_row > self._first_row or self._number == 0:
                 self._commit()
         except OSError as error:
-            raise self._fault(error) from error
+            raise write_fault(self._directory, error) from error
 
     def abandon(self) -> None:
         """Leave only finished parts behind."""
@@ -184,9 +191,3 @@ class Writer:
         self._first_row = self._end_row
         for parts in tables:
             parts.begin(self._number)
-
-    def _fault(self, error: OSError) -> RunFault:
-        return RunFault(
-            f"writing to {self._metrics.directory.parent} failed: {error}. What was finished "
-            f"before is kept."
-        )

@@ -1,0 +1,167 @@
+"""The bytes of a source as they lie there; reading goes on where an error broke it off.
+
+Network file systems stumble, and each has errors of its own. So whatever a read raises is tried
+again: the source is opened anew and sought to the byte that would have come next.
+"""
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable
+from types import TracebackType
+from typing import BinaryIO, Self, TypeVar
+
+from tenacity import stop_after_attempt, wait_exponential
+
+from streamer.errors import RunFault
+from streamer.patience import Patience, in_a_line
+
+T = TypeVar("T")
+
+RETRIES = 5
+FIRST_SECONDS = 1.0
+"""Before the first retry; each later wait is twice as long: 1, 2, 4, 8, 16."""
+PROOF_BYTES = 4096
+"""A source that is opened anew must have the same bytes before the place where it goes on."""
+LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""Of a source whose turn comes these do not pass; in the middle of one they may: a file system
+that comes and goes."""
+
+
+class _Changed(Exception):
+    """The source is not the one that was begun."""
+
+
+class RetryingFile:
+    """What `opened` opens, from `offset` on. A pipe or standard input (`once`) has one try."""
+
+    def __init__(
+        self, name: str, opened: Callable[[], BinaryIO], patience: Patience, once: bool = False
+    ) -> None:
+        self.offset = 0
+        """Of the next byte."""
+        self.waits = False
+        """Whether reading it may have to wait for a writer: a pipe, a socket, a terminal."""
+        self._name = name
+        self._opened = opened
+        self._patience = patience
+        self._once = once
+        self._file: BinaryIO | None = None
+        self._begun = False
+        self._proof = b""
+
+    @property
+    def is_seekable(self) -> bool:
+        """Whether it can be read from anywhere."""
+        return self._file is not None and not self.waits and self._file.seekable()
+
+    def seek(self, offset: int) -> None:
+        """Go on at `offset`."""
+        self._close()
+        self.offset, self._proof = offset, b""
+
+    def read(self, size: int) -> bytes | None:
+        """At most `size` next bytes; b"" at the end; None if it failed while the run was stopped.
+
+        :raises RunFault: the source is gone or another one, or failed at every try.
+        """
+        return self._patiently(lambda: self._read(size))
+
+    def fileno(self) -> int:
+        """For `select`."""
+        if self._file is None:
+            raise ValueError(f"{self._name} is not open")
+        return self._file.fileno()
+
+    def __enter__(self) -> Self:
+        self._patiently(self._open)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _patiently(self, action: Callable[[], T]) -> T | None:
+        try:
+            return self._patience.retry(
+                action,
+                passing=self._may_pass,
+                wait=wait_exponential(FIRST_SECONDS),
+                stop=stop_after_attempt(1 + RETRIES),
+                event="read retry",
+                where=f"{self._name}, byte {self.offset}",
+                entries={"source": self._name, "offset": self.offset},
+            )
+        except Exception as error:
+            if self._patience.stopped.is_set() and self._may_pass(error):
+                return None
+            raise self._fault(error) from error
+
+    def _read(self, size: int) -> bytes:
+        try:
+            piece = (self._file or self._open()).read(size)
+        except Exception:
+            self._close()
+            raise
+        if piece:
+            self.offset += len(piece)
+            self._proof = piece[-PROOF_BYTES:]
+        return piece
+
+    def _open(self) -> BinaryIO:
+        with contextlib.ExitStack() as on_error:
+            file = on_error.enter_context(self._opened())
+            self.waits = _may_wait(file)
+            if self.offset:
+                file.seek(self.offset - len(self._proof))
+                if _read_fully(file, len(self._proof)) != self._proof:
+                    raise _Changed("it is shorter or has other bytes than before")
+            on_error.pop_all()
+        self._file, self._begun = file, True
+        return file
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        if file is not None:
+            with contextlib.suppress(Exception):  # nothing of what was read depends on it
+                file.close()
+
+    def _may_pass(self, error: BaseException) -> bool:
+        lasting: tuple[type[Exception], ...] = (_Changed,) if self._begun else LASTING
+        repeatable = not (self._once or self.waits)
+        return repeatable and isinstance(error, Exception) and not isinstance(error, lasting)
+
+    def _fault(self, error: Exception) -> RunFault:
+        again = "run the same command again: finished parts are kept."
+        if isinstance(error, FileNotFoundError):
+            return RunFault(
+                f"{self._name} is gone: it was there when the run began. Bring it back and {again}"
+            )
+        if isinstance(error, _Changed):
+            return RunFault(
+                f"{self._name} changed while it was read, before byte {self.offset}: {error}. "
+                f"Bring back what it was and {again}"
+            )
+        return RunFault(
+            f"reading {self._name} failed at byte {self.offset}: {in_a_line(error)}. When it can "
+            f"be read, {again}"
+        )
+
+
+def _read_fully(file: BinaryIO, size: int) -> bytes:
+    pieces = bytearray()
+    while len(pieces) < size and (piece := file.read(size - len(pieces))):
+        pieces += piece
+    return bytes(pieces)
+
+
+def _may_wait(file: BinaryIO) -> bool:
+    try:
+        mode = os.fstat(file.fileno()).st_mode
+    except (OSError, AttributeError):  # not a file of this machine
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or stat.S_ISCHR(mode)
