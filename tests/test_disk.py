@@ -377,7 +377,7 @@ def test_a_part_that_found_no_room_is_never_closed_as_if_it_were_whole(tmp_path)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     with pytest.raises((OSError, pa.ArrowInvalid)):
-        parts.close({})
+        parts.finish({})
     parts.abandon()
     assert not list(tmp_path.iterdir())
 
@@ -386,7 +386,8 @@ def test_a_part_is_what_pyarrow_alone_would_write(tmp_path):
     rows = pa.table({"raw": [random.Random(n).randbytes(1000) for n in range(9)]}, schema=SCHEMA)
     parts = PartWriter(tmp_path, SCHEMA, row_group_rows=9)
     parts.append(rows)
-    path = parts.close({})
+    parts.finish({})
+    path = parts.publish()
     with pq.ParquetWriter(
         tmp_path / "alone", SCHEMA, compression="zstd", use_dictionary=["raw"]
     ) as w:

@@ -101,7 +101,7 @@ def records(count: int) -> bytes:
 def numbers(name: str, patience: Patience) -> list[int]:
     """`n` of every record of a remote file."""
     (source,) = expand([f"remote://bucket/{name}"])
-    items = read_items(source, read_bytes(source, lambda _: None, patience), 0)
+    items = read_items(source, read_bytes(source, lambda _: None, patience=patience), 0)
     return [json.loads(item.raw)["n"] for item in items if item]
 
 
@@ -162,7 +162,7 @@ def test_stopping_ends_the_wait_and_makes_no_record_of_half_a_line(
     remote.faults += [(place, OSError(errno.EIO, "I/O error"))] * 50
     patience = Patience()
     (source,) = expand([f"remote://bucket/{name}"])
-    items = read_items(source, read_bytes(source, lambda _: None, patience), 0)
+    items = read_items(source, read_bytes(source, lambda _: None, patience=patience), 0)
     threading.Timer(0.3, patience.stopped.set).start()
     begin = time.monotonic()
     read = []

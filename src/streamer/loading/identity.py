@@ -5,8 +5,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from streamer.errors import UsageError
+from streamer.loading.retrying import RetryingFile
 from streamer.loading.sources import Source, open_source
+from streamer.patience import Patience
 
 BLOCK_BYTES = 64 * 1024
 
@@ -15,7 +16,7 @@ def identity(source: Source) -> dict[str, Any]:
     """Name, size, modification time, and a hash of the first and of the last block; None for what
     only reading could tell: a pipe has none of these.
 
-    :raises UsageError: it cannot be read.
+    :raises RunFault: it cannot be read, though tried again and again.
     """
     known: dict[str, Any] = {
         "name": source.name,
@@ -26,13 +27,10 @@ def identity(source: Source) -> dict[str, Any]:
     }
     if source.fs is None or source.size is None or _is_special(source):
         return known
-    try:
-        with open_source(source) as file:
-            known["head"] = _hash(file.read(BLOCK_BYTES))
-            file.seek(max(0, source.size - BLOCK_BYTES))
-            known["tail"] = _hash(file.read(BLOCK_BYTES))
-    except OSError as error:
-        raise UsageError(f"cannot read {source.name}: {error}. Check the path.") from None
+    with RetryingFile(source.name, lambda: open_source(source), Patience()) as file:
+        known["head"] = _hash(file.read(BLOCK_BYTES))
+        file.seek(max(0, source.size - BLOCK_BYTES))
+        known["tail"] = _hash(file.read(BLOCK_BYTES))
     return known
 
 
@@ -56,5 +54,5 @@ def _is_special(source: Source) -> bool:
     return not stat.S_ISREG(Path(source.path).stat().st_mode)
 
 
-def _hash(block: bytes) -> str:
-    return hashlib.blake2b(block, digest_size=16).hexdigest()
+def _hash(block: bytes | None) -> str:
+    return hashlib.blake2b(block or b"", digest_size=16).hexdigest()
