@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from streamer import __version__
 from streamer.config import RunConfig
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
 
 app = cyclopts.App(
@@ -98,6 +98,42 @@ def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Setti
     from streamer.verification import verify as verify_on  # noqa: PLC0415
 
     return 0 if verify_on(settings, records, console) else 1
+
+
+@app.command
+def check(
+    run: Annotated[Path, Parameter(help="A run directory.")],
+    *,
+    repair: Annotated[
+        bool, Parameter(help="First remove what a crash left, and nothing else.", negative="")
+    ] = False,
+    input: Annotated[
+        bool,
+        Parameter(
+            help="--no-input: do not read the input again to count its records.",
+            negative="--no-input",
+            show_default=False,
+        ),
+    ] = True,
+) -> int:
+    """Verify that RUN has every input record once, in order, in files that are whole.
+
+    Reads all of its files and, of a finished run, its input. Prints a table; exit code 1 with the
+    first fault if there is one. A run that was killed or is being written has none for that.
+    """
+    from streamer.checking.audit import check as check_run  # noqa: PLC0415
+    from streamer.checking.leftovers import repair as repair_run  # noqa: PLC0415
+
+    console = Console()
+    if repair:
+        removed = repair_run(run)
+        console.print(f"removed: {', '.join(removed) or 'nothing'}", highlight=False, markup=False)
+    with console.status("") as status:
+        report = check_run(run, input, lambda what: status.update(f"checking {escape(what)}"))
+    report.print(console)
+    if report.first_fault is not None:
+        raise RunFault(report.first_fault)
+    return 0
 
 
 def _run(config: RunConfig) -> int:
