@@ -79,6 +79,10 @@ class PartWriter:
         self.rows = 0
         return final
 
+    def skip(self) -> None:
+        """Write no part of this number."""
+        self._number += 1
+
     def abandon(self) -> None:
         """Drop the open part: its rows have not become visible and do not."""
         if self._writer is not None:

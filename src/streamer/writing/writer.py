@@ -122,17 +122,25 @@ class Writer:
 
     def _close_parts(self, at_end: bool = False) -> None:
         end_row = self.rows + self.rejected
+        if end_row == self._first_row and not (at_end and self._metrics.is_empty):
+            return
         covers = {
             "first_row": self._first_row,
             "end_row": end_row,
             "source": self._last.source if self._last else None,
             "offset": self._last.end if self._last else 0,
+            "position": self._last.position + 1 if self._last else 0,
+            "ended": at_end,
+            "tables": {"metrics": self._metrics.rows, "rejected": self._rejected.rows},
+            "counts": {"records": end_row, "rows": self.rows, "rejected": self.rejected},
         }
-        for table, parts in (("metrics", self._metrics), ("rejected", self._rejected)):
-            if parts.rows or (at_end and parts.is_empty):
-                rows = parts.rows
-                path = parts.close(covers)
-                self._on_part(
-                    "part closed", {"table": table, "part": path.name, "rows": rows} | covers
-                )
+        for table, parts in (("rejected", self._rejected), ("metrics", self._metrics)):
+            if not parts.rows and table != "metrics":
+                parts.skip()
+                continue
+            rows = parts.rows
+            path = parts.close(covers)
+            self._on_part(
+                "part closed", {"table": table, "part": path.name, "rows": rows} | covers
+            )
         self._first_row = end_row
