@@ -173,6 +173,16 @@ DAMAGES: dict[str, tuple[Callable[[MadeRun], object], str, str]] = {
         "counts",
         r"metrics/part-00002.parquet: its footer counts 7 rows up to here, the parts hold 8",
     ),
+    "words in a footer": (
+        lambda run: run.footer("metrics", 1, end_row="8"),
+        "footers",
+        r"metrics/part-00001.parquet: its footer has no proper 'end_row'",
+    ),
+    "words among the counts of a footer": (
+        lambda run: run.drop("metrics", 0) or run.footer("metrics", 1, counts={"rows": "x"}),
+        "footers",
+        r"metrics/part-00000.parquet is missing",
+    ),
     "a footer without tables": (
         rewrite_footer(b'{"first_row": 4, "end_row": 8}'),
         "footers",

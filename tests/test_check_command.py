@@ -66,6 +66,7 @@ def test_what_is_no_run_is_refused(flag, tmp_path, capsys):
     assert command("check", str(tmp_path), *flag) == 2
     assert "no run in" in capsys.readouterr().err
     assert command("check", str(tmp_path / "nowhere"), *flag) == 2
+    assert command("check", __file__, *flag) == 2
     assert list(tmp_path.iterdir()) == []
 
 

@@ -107,14 +107,9 @@ def check(
     repair: Annotated[
         bool, Parameter(help="First remove what a crash left, and nothing else.", negative="")
     ] = False,
-    input: Annotated[
-        bool,
-        Parameter(
-            help="--no-input: do not read the input again to count its records.",
-            negative="--no-input",
-            show_default=False,
-        ),
-    ] = True,
+    no_input: Annotated[
+        bool, Parameter(help="Do not read the input again to count its records.", negative="")
+    ] = False,
 ) -> int:
     """Verify that RUN has every input record once, in order, in files that are whole.
 
@@ -127,9 +122,12 @@ def check(
     console = Console()
     if repair:
         removed = repair_run(run)
-        console.print(f"removed: {', '.join(removed) or 'nothing'}", highlight=False, markup=False)
+        names = ", ".join(removed) or "nothing"
+        console.print(f"removed: {names}", highlight=False, markup=False, soft_wrap=True)
     with console.status("") as status:
-        report = check_run(run, input, lambda what: status.update(f"checking {escape(what)}"))
+        report = check_run(
+            run, not no_input, lambda what: status.update(f"checking {escape(what)}")
+        )
     report.print(console)
     if report.first_fault is not None:
         raise RunFault(report.first_fault)

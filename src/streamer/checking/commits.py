@@ -204,7 +204,9 @@ class CommitAudit:
         metrics, rejected = readings[METRICS], readings.get(REJECTED)
         missing = REJECTED not in readings and footer.tables.get(REJECTED)
         if totals.rows is None or totals.rejected is None or metrics is None or missing:
-            totals.rows, totals.rejected = counts.get("rows"), counts.get("rejected")
+            rows, refused = counts.get("rows"), counts.get("rejected")
+            totals.rows = rows if isinstance(rows, int) else None
+            totals.rejected = refused if isinstance(refused, int) else None
             return
         totals.rows += metrics.rows
         totals.rejected += rejected.rows if rejected else 0

@@ -40,9 +40,9 @@ class Manifest:
     columns: tuple[str, ...] = ()
     """Of the metrics, in the order of the table."""
     inputs: tuple[Input, ...] = ()
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Any] = field(default_factory=dict)
     """Totals, once the run has ended."""
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
 
     @property
     def is_closed(self) -> bool:

@@ -1,7 +1,7 @@
 """Part files as they lie there: found, opened, their footers understood, every page decoded."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,8 +81,20 @@ class Footer:
     end_row: int
     tables: dict[str, int]
     """Rows in each table's part of this commit."""
-    counts: dict[str, int]
+    counts: dict[str, Any]
     """Totals since the start of the run."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+PROPER: dict[str, Callable[[Any], bool]] = {
+    "first_row": _is_number,
+    "end_row": _is_number,
+    "tables": lambda value: isinstance(value, dict) and all(map(_is_number, value.values())),
+    "counts": lambda value: isinstance(value, dict),
+}
 
 
 class OpenPart:
@@ -123,8 +135,8 @@ class OpenPart:
             said = orjson.loads(self._file.metadata.metadata[METADATA_KEY])
         except orjson.JSONDecodeError as error:
             raise Damaged(f"its footer is not readable: {error}") from None
-        for key, kind in (("first_row", int), ("end_row", int), ("tables", dict), ("counts", dict)):
-            if not isinstance(said, dict) or not _is(said.get(key), kind):
+        for key, is_proper in PROPER.items():
+            if not isinstance(said, dict) or not is_proper(said.get(key)):
                 raise Damaged(f"its footer has no proper {key!r}")
         footer = Footer(said["first_row"], said["end_row"], said["tables"], said["counts"])
         if not 0 <= footer.first_row <= footer.end_row:
@@ -146,12 +158,6 @@ class OpenPart:
             if table.num_rows != rows:
                 raise Damaged(f"row group {number} has {table.num_rows:,} of its {rows:,} rows")
             yield table
-
-
-def _is(value: Any, kind: type) -> bool:
-    if kind is dict:
-        return isinstance(value, dict) and all(_is(number, int) for number in value.values())
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _reason(error: Exception) -> str:

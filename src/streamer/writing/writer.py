@@ -140,7 +140,5 @@ class Writer:
                 continue
             rows = parts.rows
             path = parts.close(covers)
-            self._on_part(
-                "part closed", {"table": table, "part": path.name, "rows": rows} | covers
-            )
+            self._on_part("part closed", {"table": table, "part": path.name, "rows": rows} | covers)
         self._first_row = end_row
