@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from streamer import __version__
 from streamer.config import STDIN, RunConfig
-from streamer.errors import StreamerError, UsageError
+from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
 
 app = cyclopts.App(
@@ -138,6 +138,40 @@ def watch(
         return watch_run(run, once, Console())
     except KeyboardInterrupt:
         return 130
+
+
+@app.command
+def check(
+    run: Annotated[Path, Parameter(help="A run directory.")],
+    *,
+    repair: Annotated[
+        bool, Parameter(help="First remove what a crash left, and nothing else.", negative="")
+    ] = False,
+    no_input: Annotated[
+        bool, Parameter(help="Do not read the input again to count its records.", negative="")
+    ] = False,
+) -> int:
+    """Verify that RUN has every input record once, in order, in files that are whole.
+
+    Reads all of its files and, of a finished run, its input. Prints a table; exit code 1 with the
+    first fault if there is one. A run that was killed or is being written has none for that.
+    """
+    from streamer.checking.audit import check as check_run  # noqa: PLC0415
+    from streamer.checking.leftovers import repair as repair_run  # noqa: PLC0415
+
+    console = Console()
+    if repair:
+        removed = repair_run(run)
+        names = ", ".join(removed) or "nothing"
+        console.print(f"removed: {names}", highlight=False, markup=False, soft_wrap=True)
+    with console.status("") as status:
+        report = check_run(
+            run, not no_input, lambda what: status.update(f"checking {escape(what)}")
+        )
+    report.print(console)
+    if report.first_fault is not None:
+        raise RunFault(report.first_fault)
+    return 0
 
 
 def _run(config: RunConfig, *, fresh: bool = False) -> int:

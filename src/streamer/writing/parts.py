@@ -127,6 +127,7 @@ class PartWriter:
                 self.schema,
                 compression="zstd",
                 use_dictionary=words,  # of measurements, hardly two are alike
+                write_page_checksum=True,
             )
         return self._writer
 

@@ -1,0 +1,1 @@
+"""A run looked over afterwards: `streamer check`, which writes nothing, and `--repair`."""

@@ -1,0 +1,33 @@
+"""Row numbers: whether a commit has each of its rows once, in order."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.int64]
+
+
+def fault_of_rows(first: int, end: int, found: Mapping[str, Numbers]) -> str | None:
+    """What keeps the row numbers in `found` (part to numbers) from being first to end - 1, each
+    once, ascending in each part; None if nothing does."""
+    for name, numbers in found.items():
+        steps = np.flatnonzero(np.diff(numbers) <= 0)
+        if len(steps):
+            before, after = numbers[steps[0]], numbers[steps[0] + 1]
+            if before == after:
+                return f"{name} has row {after} twice"
+            return f"{name} has row {after} after row {before}: not in order"
+        outside = numbers[(numbers < first) | (numbers >= end)]
+        if len(outside):
+            return f"{name} has row {outside[0]}, though it covers {first} to {end - 1}"
+    every = np.sort(np.concatenate(list(found.values())))
+    twice = every[1:][np.diff(every) == 0]
+    names = " and ".join(found)
+    if len(twice):
+        return f"row {twice[0]} is in both {names}"
+    if len(every) < end - first:
+        gaps = np.flatnonzero(every != np.arange(first, first + len(every)))
+        missing = first + (int(gaps[0]) if len(gaps) else len(every))
+        return f"row {missing} is missing: it is not in {names}"
+    return None
