@@ -84,7 +84,8 @@ def test_the_writer_puts_checksums_on_its_pages(tmp_path):
     rows = metrics_rows(range(200), tmp_path)
     parts = PartWriter(tmp_path, METRICS, row_group_rows=100)
     parts.append(rows)
-    path = parts.close({})
+    parts.finish({})
+    path = parts.publish()
     column = pq.read_metadata(path).row_group(0).column(5)
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 20] ^= 1

@@ -389,7 +389,11 @@ def test_a_part_is_what_pyarrow_alone_would_write(tmp_path):
     parts.finish({})
     path = parts.publish()
     with pq.ParquetWriter(
-        tmp_path / "alone", SCHEMA, compression="zstd", use_dictionary=["raw"]
+        tmp_path / "alone",
+        SCHEMA,
+        compression="zstd",
+        use_dictionary=["raw"],
+        write_page_checksum=True,
     ) as w:
         w.write_table(rows)
         w.add_key_value_metadata({b"streamer": b"{}"})
