@@ -318,6 +318,24 @@ def test_present_trouble_is_in_the_status(tmp_path, embedded_worker, monkeypatch
     assert (state, now.note) == ("paused", "disk full: waiting")
 
 
+def test_a_disk_that_hangs_over_the_status_does_not_hold_the_run(tmp_path, monkeypatch):
+    import streamer.monitoring.outside
+
+    monkeypatch.setattr(streamer.monitoring.outside, "HANG_SECONDS", 0.1)
+    go_on, written, write = threading.Event(), [], StatusFile.write
+
+    def hang(self, state, *rest):
+        go_on.wait(10)
+        write(self, state, *rest)
+        written.append(state)
+
+    monkeypatch.setattr(StatusFile, "write", hang)
+    run, _ = run_with(None, out=tmp_path / "RUN", limit=3)
+    assert run.manifest["status"] == "finished"
+    assert not written
+    go_on.set()
+
+
 def test_what_is_no_run_is_told(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "old").mkdir()
