@@ -344,7 +344,7 @@ def test_what_a_failed_fsync_may_have_lost_is_written_again(tmp_path, monkeypatc
     monkeypatch.setattr(os, "pwrite", lambda handle, data, place: (
         rewritten.extend(data), pwrite(handle, data, place))[1])  # fmt: skip
     content = random.Random(0).randbytes(3_000_000)
-    file = PatientFile(tmp_path / "x", Disk(60))
+    file = PatientFile(tmp_path / "x", Disk(5))
     file.sink.write(content)
     file.finish()
     assert (tmp_path / "x").read_bytes() == content
@@ -359,7 +359,7 @@ def test_what_a_failed_fsync_did_lose_is_not_passed_off_as_written(tmp_path, mon
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", losing)
-    file = PatientFile(tmp_path / "x", Disk(60))
+    file = PatientFile(tmp_path / "x", Disk(5))
     file.sink.write(b"x" * 10_000)
     with pytest.raises(OSError, match="what was written is lost"):
         file.finish()
