@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import json
+import random
 import threading
 import time
 from pathlib import Path
@@ -93,9 +94,11 @@ def logged() -> tuple[Patience, list[dict]]:
 
 
 def records(count: int) -> bytes:
-    """Some of the embedded records, a line each."""
+    """Some of the embedded records, a long line each."""
     entries = json.loads((embedded.RECORDS / "entity.json").read_bytes())[:count]
-    return "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    noise = random.Random(0)
+    lines = [json.dumps(entry | {"note": noise.randbytes(4000).hex()}) + "\n" for entry in entries]
+    return "".join(lines).encode()
 
 
 def numbers(name: str, patience: Patience) -> list[int]:
@@ -221,7 +224,9 @@ def test_a_run_over_a_failing_source_writes_what_an_undisturbed_one_does(
     size = len(remote.files[f"bucket/{name}"])
     settings = {"paths": [f"remote://bucket/{name}"], "deterministic": True}
     good, _ = run_with(None, out=tmp_path / "good", **settings)
-    remote.faults += [(place, OSError(errno.EIO, "I/O error")) for place in (0, 0, size - 1)]
+    remote.faults += [
+        (place, OSError(errno.EIO, "I/O error")) for place in (0, size // 2, size - 1)
+    ]
     bad, _ = run_with(None, out=tmp_path / "bad", **settings)
     assert not remote.faults
     assert bad.table("metrics").num_rows == 40
