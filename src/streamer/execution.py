@@ -22,7 +22,8 @@ from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 from streamer.writing.directory import RunDirectory
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer

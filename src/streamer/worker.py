@@ -1,6 +1,5 @@
 """One device at work: a batch of token ids in, a table of numbers out."""
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from typing import TypeAlias
@@ -11,22 +10,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from streamer.analysis import FAMILIES, Activations, Family, Layout, columns_of, compute
+from streamer.analysis import Activations, Family, Layout, columns_of, compute
 from streamer.analysis.activations import LayerActivations
-from streamer.config import Kind, RunConfig, Sharing
-from streamer.errors import UsageError
+from streamer.config import Kind
 from streamer.model.encoding import Encoded, encode
-from streamer.model.language_model import (
-    ROW_LENGTH,
-    LanguageModel,
-    find_model,
-    load_language_model,
-)
+from streamer.model.language_model import LanguageModel
 from streamer.model.layer_sae import LayerSae
 from streamer.model.noise import NoisePool
 from streamer.model.out_of_memory import is_out_of_memory, release
-from streamer.model.precision import DTYPES, analysis_dtype, pick_device, sae_dtype
-from streamer.model.saes import find_saes, load_saes, wants_bos
+from streamer.model.precision import analysis_dtype
 from streamer.model.transfers import ToHost
 from streamer.packing import Packing
 from streamer.records import (
@@ -228,44 +220,6 @@ class Worker:
             )
         )
         return Activations(self.passages, layers, by_record(encoded.noisy))
-
-
-def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMILIES) -> Worker:
-    """The worker of the configured device, with model and SAEs loaded.
-
-    :raises UsageError: the device, the model or an SAE is not to be had.
-    """
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-    device = pick_device(config.device)
-    if device.type == "cpu":  # the model wants all cores; the loader's thread tokenizes fast enough
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    path, places = find_model(config), find_saes(config)  # before anything large is loaded
-    model = load_language_model(path, config, device)
-    saes = load_saes(places, config, model)
-    dtype = DTYPES[sae_dtype(config.dtype)]
-    noise = NoisePool(model.width, config.noise_std, config.seed, device, dtype)
-    bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None
-    if bos_id is None and wants_bos(config, saes):
-        raise UsageError(
-            f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
-            f"none. Say prepend_bos = false to do without."
-        )
-    return Worker(
-        model=model,
-        saes=saes,
-        noise=noise,
-        kind=kind,
-        families=families,
-        bos_id=bos_id,
-        packing=Packing(_sharing(config, model), ROW_LENGTH),
-    )
-
-
-def _sharing(config: RunConfig, model: LanguageModel) -> Sharing:
-    """What is asked for, as far as the model takes it."""
-    return model.sharing if config.sharing == "trie" else config.sharing
 
 
 def _to_the_end(steps: Steps) -> Result:
