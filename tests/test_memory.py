@@ -15,7 +15,7 @@ from streamer.batching.budget import Budget
 from streamer.batching.planner import Planner
 from streamer.config import RunConfig
 from streamer.errors import RunFault
-from streamer.model.out_of_memory import is_out_of_memory
+from streamer.model.device_errors import is_out_of_memory
 from streamer.records import Chunk, Origin, Rows, TokenizedRecord, Window
 from streamer.runs import Run
 from streamer.worker import Worker

@@ -1,6 +1,7 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from streamer import __version__
 from streamer.config import RunConfig
 from streamer.errors import StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
+from streamer.threads import a_thread_hangs
 
 app = cyclopts.App(
     name="streamer",
@@ -136,4 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         errors.print("stopped before the run began")
         code = 130
+    if a_thread_hangs():  # Python would wait for it
+        sys.stdout.flush()
+        os._exit(code or 0)
     sys.exit(code or 0)

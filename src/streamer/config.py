@@ -119,6 +119,10 @@ class RunConfig(BaseModel):
     part_seconds: Annotated[float, Field(gt=0)] = 60.0
     """or so long after its first row: what a kill can cost."""
 
+    stall_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """A stage that makes no progress for so long hangs, and the run breaks off. One batch must not
+    take longer; waiting for input is no standstill."""
+
     progress: Progress = "auto"
     """rich: live display; lines: a line every ten seconds; auto: rich on a terminal."""
 

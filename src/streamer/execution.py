@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import anyio
@@ -14,19 +15,24 @@ from rich.console import Console
 from streamer.analysis import FAMILIES, Family
 from streamer.batching.planner import Planner
 from streamer.batching.sizing import budget_for
-from streamer.errors import RunFault, StreamerError
+from streamer.errors import RunFault, StreamerError, one_line
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.display import show
 from streamer.monitoring.snapshot import Observer
 from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.warnings import LibraryWarnings
+from streamer.monitoring.watchdog import watch
 from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
+from streamer.threads import Threads
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 from streamer.writing.directory import RunDirectory
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
+
+CLOSE_SECONDS = 15.0
+"""For leaving a run directory that broke off in order."""
 
 
 async def run(
@@ -84,25 +90,35 @@ async def _stream(
     observer = Observer(counters, (queues.loaded, queues.batches, queues.results), model.device)
     means, stopped = DomainMeans(), list[int]()
     title = f"streamer · {config.model} · layers {', '.join(map(str, config.layers))}"
+    threads = Threads()
     counters.start()
     try:
         async with anyio.create_task_group() as beside:
             beside.start_soon(_stop_on_signal, prepared, stopped, console)
             beside.start_soon(show, observer, config.progress, console, title)
+            beside.start_soon(watch, counters, config.stall_seconds, directory.log, threads.leave)
             stages = Stages(loader, how, planner, worker, writer)
-            await stream(stages, queues, counters, means.add)
+            with worker.running(directory.log, partial(counters.beat, "compute")):
+                await stream(stages, queues, counters, threads, means.add)
             beside.cancel_scope.cancel()
     except BaseException as error:
-        writer.abandon()
         cause = _cause(error)
-        with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
-            name = type(cause).__name__
-            directory.close("failed", cause=f"{name}: {cause}", counts=counters.totals())
+
+        def close() -> None:
+            if "write" not in threads.left:  # else it may be at it, and a resume finds what is left
+                with contextlib.suppress(Exception):  # the cause is what matters
+                    writer.abandon()
+            with contextlib.suppress(Exception):
+                name = type(cause).__name__
+                directory.close("failed", cause=f"{name}: {cause}", counts=counters.totals())
+
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):  # the disk may be what hangs
+            await to_thread.run_sync(close, abandon_on_cancel=True)
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
-            f"the run broke off: {type(cause).__name__}: {cause}. Finished parts are kept "
-            f"in {directory.path}."
+            f"the run broke off: {one_line(cause)}. Finished parts are kept in {directory.path}: "
+            f"run the same command again to go on."
         ) from error
     seconds = counters.seconds
     directory.close(

@@ -55,6 +55,7 @@ class Flags(TypedDict, total=False):
     part_rows: Annotated[int, _flag("part_rows")]
     part_bytes: Annotated[int, _flag("part_bytes")]
     part_seconds: Annotated[float, _flag("part_seconds")]
+    stall_seconds: Annotated[float, _flag("stall_seconds")]
     progress: Annotated[Progress, _flag("progress")]
 
 

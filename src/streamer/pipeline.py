@@ -10,10 +10,11 @@ cancels the others. Blocking work is done in threads, and one thread alone touch
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import pyarrow as pa
-from anyio import from_thread, to_thread
+from anyio import from_thread
 
 from streamer.batching.planner import Planner
 from streamer.loading.loader import CHUNK_RECORDS, Loader
@@ -21,6 +22,7 @@ from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
 from streamer.queues import Queue
 from streamer.records import Batch, Chunk, Result
+from streamer.threads import Threads
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
 
@@ -61,33 +63,55 @@ class Queues:
 
 
 async def stream(
-    stages: Stages, queues: Queues, counters: Counters, on_rows: Callable[[pa.Table], None]
+    stages: Stages,
+    queues: Queues,
+    counters: Counters,
+    threads: Threads,
+    on_rows: Callable[[pa.Table], None],
 ) -> None:
     """Run every record through every stage; returns when all are written.
 
     :raises ExceptionGroup: of what the stages raise.
     """
     async with anyio.create_task_group() as group:
-        group.start_soon(_load, stages.loader, stages.tokenizing, queues.loaded, counters)
-        group.start_soon(_plan, stages, queues.loaded, queues.batches, counters)
-        group.start_soon(_compute, stages, queues.batches, queues.results, counters)
-        group.start_soon(_write, stages.writer, queues.results, counters, on_rows)
+        group.start_soon(_load, stages, queues.loaded, counters, threads)
+        group.start_soon(_plan, stages, queues.loaded, queues.batches, counters, threads)
+        group.start_soon(_compute, stages, queues.batches, queues.results, counters, threads)
+        group.start_soon(_write, stages.writer, queues.results, counters, threads, on_rows)
 
 
-async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters: Counters) -> None:
+async def _load(stages: Stages, loaded: Queue[Chunk], counters: Counters, threads: Threads) -> None:
+    loader, at_end = stages.loader, False
+
     def next_chunk() -> Chunk | None:
         with counters.busy("load"):
-            return loader.next_chunk(how)
+            return loader.next_chunk(stages.tokenizing)
+
+    async def stop_when_cancelled() -> None:
+        """Else a run that breaks off would wait for a pipe in which nothing comes."""
+        try:
+            await anyio.sleep_forever()
+        finally:
+            if not at_end:
+                loader.stopped.set()
 
     with loaded:
-        while (chunk := await to_thread.run_sync(next_chunk)) is not None:
-            counters.records_in, counters.cut = loader.records, loader.cut
-            await loaded.send(chunk, chunk.size)
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(stop_when_cancelled)
+            while (chunk := await threads.run("load", next_chunk)) is not None:
+                counters.records_in, counters.cut = loader.records, loader.cut
+                await loaded.send(chunk, chunk.size)
+            at_end = True
+            beside.cancel_scope.cancel()
     counters.records_total = loader.records
 
 
 async def _plan(
-    stages: Stages, loaded: Queue[Chunk], batches: Queue[Batch], counters: Counters
+    stages: Stages,
+    loaded: Queue[Chunk],
+    batches: Queue[Batch],
+    counters: Counters,
+    threads: Threads,
 ) -> None:
     planner, stopped = stages.planner, stages.loader.stopped
 
@@ -98,7 +122,7 @@ async def _plan(
             with counters.busy("plan"):
                 return next(cut, None)
 
-        while (batch := await to_thread.run_sync(next_batch)) is not None:
+        while (batch := await threads.run("plan", next_batch)) is not None:
             await batches.send(batch)
 
     with batches:
@@ -113,7 +137,11 @@ async def _plan(
 
 
 async def _compute(
-    stages: Stages, batches: Queue[Batch], results: Queue[Result], counters: Counters
+    stages: Stages,
+    batches: Queue[Batch],
+    results: Queue[Result],
+    counters: Counters,
+    threads: Threads,
 ) -> None:
     worker, budget = stages.worker, stages.planner.budget
 
@@ -135,17 +163,18 @@ async def _compute(
                     done += worker.drain()
             hand_over(done, clock.seconds)
         with counters.busy("compute") as clock:
-            done = worker.drain()
+            done = worker.finish()
         hand_over(done, clock.seconds)
 
     with results:
-        await to_thread.run_sync(own_the_device)
+        await threads.run("compute", own_the_device)
 
 
 async def _write(
     writer: Writer,
     results: Queue[Result],
     counters: Counters,
+    threads: Threads,
     on_rows: Callable[[pa.Table], None],
 ) -> None:
     def add(result: Result) -> None:
@@ -154,7 +183,7 @@ async def _write(
                 on_rows(table)
 
     async for result in results:
-        await to_thread.run_sync(add, result)
+        await threads.run("write", partial(add, result))
         counters.rows, counters.rejected = writer.rows, writer.rejected
     with counters.busy("write"):
-        await to_thread.run_sync(writer.close)
+        await threads.run("write", writer.close)

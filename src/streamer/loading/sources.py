@@ -168,6 +168,7 @@ def _raw_pieces(file: BinaryIO, on_read: Callable[[int], None]) -> Iterator[byte
     waits = _may_wait(file)
     while True:
         while waits and not select.select([file], [], [], IDLE_SECONDS)[0]:
+            on_read(0)
             yield b""
         piece = file.read(READ_BYTES)
         if not piece:

@@ -55,9 +55,13 @@ class Counters:
     """Passages run again in float32."""
     splits: int = 0
     """Batches split for want of memory."""
+    faults: int = 0
+    """Errors that the model raised on batches, or parts of them, which were then split."""
     batches: int = 0
     batch_records: int = 0
     """In the last batch."""
+    beats: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+    """Signs of progress that each stage has given."""
     busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.monotonic)
     turn: contextlib.AbstractContextManager[object] = field(default_factory=contextlib.nullcontext)
@@ -91,6 +95,7 @@ class Counters:
             "tokens_run": self.distinct,
             "reruns_in_float32": self.reruns,
             "out_of_memory_splits": self.splits,
+            "model_errors": self.faults,
         }
 
     def count(self, result: Result) -> None:
@@ -102,6 +107,7 @@ class Counters:
         self.positions += work.positions
         self.reruns += work.reruns
         self.splits += work.splits
+        self.faults += work.faults
         if result.records:
             self.batches += 1
             self.batch_records = len(result.records)
@@ -112,6 +118,7 @@ class Counters:
         for the other stages where they are not to overlap."""
         with self.turn:
             clock = Clock()
+            self.beat(stage)
             with self._lock:
                 self._running[stage] = clock.begin
             try:
@@ -120,6 +127,20 @@ class Counters:
                 with self._lock:
                     self.busy_seconds[stage] += clock.seconds
                     del self._running[stage]
+                self.beat(stage)
+
+    def beat(self, stage: str) -> None:
+        """Say that `stage` gets on, or is well and has to wait for something outside.
+
+        To be called by what may take long, or wait, while it is `busy`: the watchdog takes a stage
+        that gives no sign for one that hangs.
+        """
+        self.beats[stage] += 1
+
+    def at_work(self) -> list[str]:
+        """The stages that are `busy` now."""
+        with self._lock:
+            return list(self._running)
 
     def busy_so_far(self) -> dict[str, float]:
         """Seconds that each stage has worked."""
@@ -131,7 +152,8 @@ class Counters:
             }
 
     def count_bytes(self, size: int) -> None:
-        """`size` more bytes of the sources have been read."""
+        """`size` more bytes of the sources have been read; 0: there was nothing to read."""
+        self.beat("load")
         with self._lock:
             self.bytes_read += size
 
