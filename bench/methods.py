@@ -42,7 +42,7 @@ from streamer.config import RunConfig
 from streamer.execution import run_loaded
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 BF16 = "streamer bf16"
 STREAMER: dict[str, dict[str, Any]] = {"streamer": {}, BF16: {"bf16": True}}

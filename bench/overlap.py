@@ -17,7 +17,8 @@ from bench.runs import Setup, run_parser, set_up, whole_run, write_sample
 from bench.throttled import throttled
 from bench.timing import in_turns, medians
 from streamer.config import RunConfig
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 COUNTS = {"cpu": 640, "gpu": 8000}
 OVERLAP = {"on": True, "off": False}

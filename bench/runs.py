@@ -24,7 +24,8 @@ from streamer.monitoring.warnings import LibraryWarnings
 from streamer.packing import Packing
 from streamer.preparation import prepare
 from streamer.records import Batch
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 BATCH_TOKENS = {"cpu": 1024, "gpu": 16_384}
 """Positions of a planned batch, by shape."""

@@ -18,7 +18,8 @@ from streamer.monitoring.summary import Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
 from streamer.runs import Run
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -11,7 +11,7 @@ from streamer.analysis.activations import LayerActivations
 from streamer.analysis.angles import angle, line_angle
 from streamer.config import RunConfig
 from streamer.records import Column
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 PASSAGES = ("prompt", "fact", "hall")
 D_MODEL, D_SAE = 6, 12

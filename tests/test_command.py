@@ -291,3 +291,20 @@ def test_a_truncated_archive_ends_with_a_rejection_not_a_traceback(tmp_path):
     done = run("run", "in.jsonl.gz", "--out", "RUN", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "truncated gzip" in " ".join(done.stdout.split())
+
+
+def test_a_terminal_that_goes_away_does_not_end_the_run(tmp_path):
+    (tmp_path / "in.jsonl").write_text(GOOD * 400)
+    process, terminal = pty.fork()
+    if not process:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [*COMMAND, "run", "in.jsonl", "--out", "RUN", "--batch-size", "2"])
+    log = tmp_path / "RUN" / "log.jsonl"
+    while not (log.exists() and "started" in log.read_text()):
+        assert os.read(terminal, 65536)
+    os.close(terminal)
+    _, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    manifest = streamer.open_run(tmp_path / "RUN").manifest
+    assert manifest["status"] == "finished"
+    assert manifest["counts"]["rows"] == 400

@@ -16,7 +16,8 @@ from streamer.config import RunConfig
 from streamer.embedded import LAYERS, MODEL, RECORDS, SAES
 from streamer.records import PASSAGES
 from streamer.runs import Run
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 COUNT = 20
 ROUNDING = Rounding(1e-5, 1e-6)

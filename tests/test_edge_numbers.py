@@ -32,7 +32,7 @@ from streamer.analysis.activations import LayerActivations
 from streamer.config import Kind, RunConfig
 from streamer.embedded import LAYERS, MODEL, SAES
 from streamer.records import PASSAGES
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 SOME = contrast_texts()[::8]
 ALL = PASSAGES["contrast"]

@@ -18,7 +18,7 @@ from streamer.errors import UsageError
 from streamer.model.language_model import LanguageModel
 from streamer.model.native import NativeForward
 from streamer.packing import Packing
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 SLIDING = {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 16}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {

@@ -15,10 +15,11 @@ from streamer.batching.budget import Budget
 from streamer.batching.planner import Planner
 from streamer.config import RunConfig
 from streamer.errors import RunFault
-from streamer.model.out_of_memory import is_out_of_memory
+from streamer.model.device_errors import is_out_of_memory
 from streamer.records import Chunk, Origin, Rows, TokenizedRecord, Window
 from streamer.runs import Run
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 LIMIT = 24
 ERRORS = {
@@ -210,7 +211,7 @@ import numpy as np, torch
 torch.set_num_threads(1)
 from streamer.config import RunConfig
 from streamer.records import Origin, TokenizedRecord, Window
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 worker = load_worker(RunConfig(device="cpu"), "text")
 random = np.random.default_rng(0)

@@ -17,7 +17,7 @@ from streamer.model.precision import pick_device
 from streamer.model.saes import _no_pickles
 from streamer.packing import Packing
 from streamer.records import Rows
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 LAYERS = (0, 1, 2)
 ARCHITECTURES = ("gpt2", "llama", "qwen2")

@@ -34,7 +34,8 @@ from streamer.embedded import LAYERS, MODEL, RECORDS, SAES
 from streamer.loading.tokenizing import Tokenizing, tokenize
 from streamer.packing import Packing
 from streamer.records import PASSAGES, Column, Origin, Record, TokenizedRecord, Window
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 ROUNDING = {"float32": Rounding(1e-5, 1e-6), "float64": Rounding(1e-9, 1e-9)}
 RESIDUALS = {"float32": 2e-6, "float64": 1e-9}

@@ -17,7 +17,8 @@ from streamer.model.language_model import LanguageModel
 from streamer.model.precision import in_float32, with_short_weights
 from streamer.packing import Packing
 from streamer.runs import Run
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 LAYERS = (0, 1, 2)
 LIMIT = 12

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerFast
 from conftest import run_with
 from models import make_model, make_saes
 from streamer.config import RunConfig
-from streamer.worker import load_worker
+from streamer.worker_loading import load_worker
 
 LAYERS = (0, 1, 2)
 

@@ -132,6 +132,7 @@ def test_the_manifest_says_what_was_run(run):
         "truncated": 0,
         "reruns_in_float32": 0,
         "out_of_memory_splits": 0,
+        "model_errors": 0,
     }
     assert manifest["config"]["window"] == 2
     assert manifest["versions"]["streamer"] == streamer.__version__

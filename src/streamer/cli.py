@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from streamer import __version__
 from streamer.config import STDIN, RunConfig
 from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
+from streamer.threads import a_thread_hangs
 
 app = cyclopts.App(
     name="streamer",
@@ -177,6 +179,7 @@ def check(
 def _run(config: RunConfig, *, fresh: bool = False) -> int:
     from streamer.preparation import prepare  # noqa: PLC0415
 
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that goes away ends no run
     console = Console()
     if config.kind == "auto" and (config.follow or STDIN in config.paths):
         _say(config, console, "Waiting for the first record, to see its fields …")
@@ -221,4 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         errors.print("stopped before the run began")
         code = 130
+    if a_thread_hangs():  # Python would wait for it
+        sys.stdout.flush()
+        os._exit(code or 0)
     sys.exit(code or 0)

@@ -123,6 +123,10 @@ class RunConfig(BaseModel):
     disk_wait_seconds: Annotated[float, Field(ge=0)] = 3600.0
     """How long to wait for room when the disk is full, before the run stops, to be resumed."""
 
+    stall_seconds: Annotated[float, Field(gt=0)] = 600.0
+    """A stage that makes no progress for so long hangs, and the run breaks off. One batch must not
+    take longer; waiting for input is no standstill."""
+
     progress: Progress = "auto"
     """rich: live display; lines: a line every ten seconds; auto: rich on a terminal."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None

@@ -3,6 +3,9 @@
 A message says what was found, where, and what to do.
 """
 
+LONGEST = 300
+"""Characters that are taken over from an error of others."""
+
 
 class StreamerError(Exception):
     """The base of both; `exit_code` is what the command returns for it."""
@@ -18,3 +21,9 @@ class UsageError(StreamerError):
 
 class RunFault(StreamerError):
     """A run that had started could not go on: a read or write failed, or a stage broke."""
+
+
+def one_line(error: BaseException) -> str:
+    """An error of others as part of a message: its name, and the first line of what it says."""
+    said = str(error).strip().partition("\n")[0][:LONGEST]
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__

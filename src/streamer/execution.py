@@ -2,11 +2,8 @@
 
 import contextlib
 import functools
-import os
-import signal
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -14,7 +11,8 @@ from rich.console import Console
 
 from streamer.analysis import FAMILIES, Family
 from streamer.batching.planner import Planner
-from streamer.errors import RunFault, StreamerError
+from streamer.description import description_of
+from streamer.errors import RunFault, StreamerError, one_line
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.display import is_live, show
 from streamer.monitoring.exporter import Exporter, exporting
@@ -24,18 +22,25 @@ from streamer.monitoring.status import State
 from streamer.monitoring.summary import DomainMeans, Summary
 from streamer.monitoring.trouble import Trouble
 from streamer.monitoring.warnings import LibraryWarnings
+from streamer.monitoring.watchdog import watch
 from streamer.patience import Patience
 from streamer.pipeline import Queues, Stages, stream
 from streamer.preparation import Prepared
 from streamer.resuming import refuse_another_model, reload
 from streamer.runs import Run
+from streamer.signals import stop_on_signal
 from streamer.sizing import budget_for
-from streamer.worker import Worker, load_worker
+from streamer.threads import Threads
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 from streamer.writing.commit import tidy
 from streamer.writing.directory import RunDirectory
 from streamer.writing.patient import Disk, DiskFull
 from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
+
+CLOSE_SECONDS = 15.0
+"""For leaving a run directory that broke off in order."""
 
 
 async def run(
@@ -66,7 +71,7 @@ async def run_loaded(
     """
     config, out = prepared.config, prepared.out
     schema = metrics_schema(config.carry, worker.passages, worker.columns)
-    description = _description(prepared, worker)
+    description = description_of(prepared, worker)
     directory = prepared.directory
     if directory is None:
         directory = RunDirectory.make(out)
@@ -130,16 +135,21 @@ async def _stream(
     outside = Outside(directory.path, directory.log, observer, title)
     if exporter is not None:
         exporter.observe(observer)
+    threads = Threads()
     counters.start()
     try:
         with outside.listening(is_live(config.progress, console)):
             async with anyio.create_task_group() as beside:
                 say = functools.partial(_say, prepared, console)
-                beside.start_soon(_stop_on_signal, prepared, stopped, console, say)
+                beside.start_soon(stop_on_signal, loader.stop, stopped, console, say)
                 beside.start_soon(show, observer, config.progress, console, title)
                 beside.start_soon(outside.keep_telling, loader.stopped.is_set)
-                stages = Stages(loader, how, planner, worker, writer)
-                await stream(stages, queues, counters, outside.incidents.take, means.add)
+                beside.start_soon(
+                    watch, counters, config.stall_seconds, directory.log, threads.leave
+                )
+                stages = Stages(loader, how, planner, worker, writer, threads)
+                with worker.running(directory.log, functools.partial(counters.beat, "compute")):
+                    await stream(stages, queues, counters, outside.incidents.take, means.add)
                 seconds = counters.seconds
                 spent = counters.busy_so_far().items()
                 close = functools.partial(
@@ -154,19 +164,17 @@ async def _stream(
                 beside.cancel_scope.cancel()
     except BaseException as error:
         loader.stop()  # nothing is waited for any more
-        writer.abandon()
         cause = _cause(error)
-        told = f"{type(cause).__name__}: {cause}"
         status: State = "failed"
         if stopped and isinstance(cause, RunFault) and isinstance(cause.__cause__, DiskFull):
             status, cause.exit_code = "stopped", 128 + stopped[0]  # before there was room
-        with contextlib.suppress(StreamerError, OSError):  # the cause is what matters
-            directory.close(status, cause=told, counts=writer.committed)
-        outside.end(status, told)
+        await _close_as_it_is(directory, writer, threads, status, cause)
+        outside.end(status, f"{type(cause).__name__}: {cause}")
         if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
             raise cause from error
         raise RunFault(
-            f"the run broke off: {told}. Finished parts are kept in {directory.path}."
+            f"the run broke off: {one_line(cause)}. Finished parts are kept in {directory.path}: "
+            f"run the same command again to go on."
         ) from error
     outside.end("stopped" if stopped else "finished")
     return Summary(
@@ -178,6 +186,27 @@ async def _stream(
         domains=means,
         reasons=writer.reasons.most_common(),
     )
+
+
+async def _close_as_it_is(
+    directory: RunDirectory,
+    writer: Writer,
+    threads: Threads,
+    status: State,
+    cause: BaseException,
+) -> None:
+    """Leave what is finished, and the cause in the manifest, if the disk allows it."""
+
+    def close() -> None:
+        with contextlib.suppress(Exception):  # the cause is what matters
+            if "write" not in threads.left:  # else it may be at it
+                writer.abandon()
+        with contextlib.suppress(Exception):
+            told = f"{type(cause).__name__}: {cause}"
+            directory.close(status, cause=told, counts=writer.committed)
+
+    with anyio.move_on_after(CLOSE_SECONDS, shield=True):  # the disk may be what hangs
+        await to_thread.run_sync(close, abandon_on_cancel=True)
 
 
 def _say(prepared: Prepared, console: Console, text: str) -> None:
@@ -194,61 +223,8 @@ def _be_patient(prepared: Prepared, directory: RunDirectory, say: Callable[[str]
     directory.disk = Disk(prepared.config.disk_wait_seconds, writing)
 
 
-async def _stop_on_signal(
-    prepared: Prepared, stopped: list[int], console: Console, say: Callable[[str], None]
-) -> None:
-    """The first SIGINT or SIGTERM ends reading, and what is in flight drains; a second ends all."""
-    if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread is told of signals: a notebook runs us in another
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async for number in signals:
-            if stopped:
-                say("stopped at once: finished parts are kept, what was in flight is lost")
-                console.show_cursor(True)
-                os._exit(128 + number)
-            stopped.append(number)
-            prepared.loader.stop()
-            say("stopping: what is in flight will be finished; a second signal drops it")
-
-
 def _cause(error: BaseException) -> BaseException:
     """The first error behind groups of them."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
-    """What the manifest says of a run before it starts."""
-    model = worker.model
-    return {
-        "config": prepared.config.model_dump(mode="json"),
-        "kind": prepared.loader.fields.kind,
-        "device": str(model.device),
-        "model": {
-            "name": model.identity.name,
-            "files": model.identity.fingerprint,
-            "revision": model.identity.revision,
-            "d_model": model.d_model,
-            "n_layers": model.n_layers,
-            "context": model.context,
-            "forward": model.forward,
-            "dtype": str(model.dtype).removeprefix("torch."),
-            "autocast": str(model.autocast).removeprefix("torch.") if model.autocast else None,
-            "sharing": worker.packing.sharing,
-            "bos": worker.bos_id,
-        },
-        "saes": [
-            {
-                "layer": sae.layer,
-                "location": sae.location,
-                "architecture": sae.sae.cfg.architecture(),
-                "d_sae": sae.W_dec.shape[0],
-                "files": sae.fingerprint,
-                "revision": sae.revision,
-            }
-            for sae in worker.saes
-        ],
-        "inputs": prepared.inputs,
-        "columns": [column.name for column in worker.columns],
-    }

@@ -57,6 +57,7 @@ class Flags(TypedDict, total=False):
     part_bytes: Annotated[int, _flag("part_bytes")]
     part_seconds: Annotated[float, _flag("part_seconds")]
     disk_wait_seconds: Annotated[float, _flag("disk_wait_seconds")]
+    stall_seconds: Annotated[float, _flag("stall_seconds")]
     progress: Annotated[Progress, _flag("progress")]
     metrics_port: Annotated[int, _flag("metrics_port")]
     metrics_address: Annotated[str, _flag("metrics_address")]

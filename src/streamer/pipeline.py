@@ -10,10 +10,10 @@ cancels the others. Blocking work is done in threads, and one thread alone touch
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import anyio
 import pyarrow as pa
-from anyio import to_thread
 
 from streamer.batching.planner import Planner
 from streamer.loading.loader import CHUNK_RECORDS, Loader
@@ -21,6 +21,7 @@ from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
 from streamer.queues import Queue, from_worker_thread
 from streamer.records import Batch, Chunk, Result
+from streamer.threads import Threads
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
 
@@ -42,6 +43,8 @@ class Stages:
     planner: Planner
     worker: Worker
     writer: Writer
+    threads: Threads
+    """In which they do it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,19 +85,21 @@ async def stream(
             raise
 
     async with anyio.create_task_group() as group:
-        group.start_soon(run, _load, stages.loader, stages.tokenizing, queues.loaded, counters)
+        group.start_soon(run, _load, stages, queues.loaded, counters)
         group.start_soon(run, _plan, stages, queues.loaded, queues.batches, counters)
         group.start_soon(run, _compute, stages, queues.batches, queues.results, counters, on_result)
-        group.start_soon(run, _write, stages.writer, queues.results, counters, on_rows)
+        group.start_soon(run, _write, stages, queues.results, counters, on_rows)
 
 
-async def _load(loader: Loader, how: Tokenizing, loaded: Queue[Chunk], counters: Counters) -> None:
+async def _load(stages: Stages, loaded: Queue[Chunk], counters: Counters) -> None:
+    loader = stages.loader
+
     def next_chunk() -> Chunk | None:
         with counters.busy("load"):
-            return loader.next_chunk(how)
+            return loader.next_chunk(stages.tokenizing)
 
     with loaded:
-        while (chunk := await to_thread.run_sync(next_chunk)) is not None:
+        while (chunk := await stages.threads.run("load", next_chunk)) is not None:
             counters.records_in = loader.records
             await loaded.send(chunk, chunk.size)
     counters.records_total = loader.records
@@ -112,7 +117,10 @@ async def _plan(
             with counters.busy("plan"):
                 return next(cut, None)
 
-        while (batch := await to_thread.run_sync(next_batch)) is not None and not loader.overdue:
+        while not loader.overdue:  # else what is left is for another time
+            batch = await stages.threads.run("plan", next_batch)
+            if batch is None:
+                break
             await batches.send(batch)
 
     with batches:
@@ -156,20 +164,20 @@ async def _compute(
                     done += worker.drain()
             hand_over(done, clock.seconds)
         with counters.busy("compute") as clock:
-            done = worker.drain()
+            done = worker.finish()
         hand_over(done, clock.seconds)
 
     with results:
-        await to_thread.run_sync(own_the_device)
+        await stages.threads.run("compute", own_the_device)
 
 
 async def _write(
-    writer: Writer,
+    stages: Stages,
     results: Queue[Result],
     counters: Counters,
     on_rows: Callable[[pa.Table], None],
 ) -> None:
-    turn = anyio.Lock()
+    writer, threads, turn = stages.writer, stages.threads, anyio.Lock()
 
     def add(result: Result) -> None:
         with counters.busy("write"):
@@ -180,14 +188,14 @@ async def _write(
         while True:
             await anyio.sleep(TICK_SECONDS)
             async with turn:
-                await to_thread.run_sync(writer.tick)
+                await threads.run("write", writer.tick)
 
     async with anyio.create_task_group() as group:
         group.start_soon(close_parts_in_time)
         async for result in results:
             async with turn:
-                await to_thread.run_sync(add, result)
+                await threads.run("write", partial(add, result))
             counters.written(writer.counts)
         group.cancel_scope.cancel()
     with counters.busy("write"):
-        await to_thread.run_sync(writer.close)
+        await threads.run("write", writer.close)

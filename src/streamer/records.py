@@ -228,17 +228,20 @@ class Work:
     """Most positions that were run at once, of a batch that was split."""
     hopeless: int = 0
     """Records that did not fit the memory even alone."""
+    faults: int = 0
+    """How often the model raised an error, on the batch or a part of it."""
 
     def __add__(self, other: "Work") -> "Work":
-        """Of both halves of a batch that was split."""
+        """Of both halves of a batch."""
         return Work(
             tokens=self.tokens + other.tokens,
             distinct=self.distinct + other.distinct,
             positions=self.positions + other.positions,
             reruns=self.reruns + other.reruns,
-            splits=1 + max(self.splits, other.splits),
+            splits=max(self.splits, other.splits),
             largest=max(self.largest, other.largest),
             hopeless=self.hopeless + other.hopeless,
+            faults=self.faults + other.faults,
         )
 
 

@@ -8,7 +8,8 @@ from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
 from streamer.records import TokenizedRecord
-from streamer.worker import Worker, load_worker
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 
 @dataclass(frozen=True, slots=True)

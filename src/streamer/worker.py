@@ -1,8 +1,9 @@
 """One device at work: a batch of token ids in, a table of numbers out."""
 
-import os
+import contextlib
+import weakref
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -11,28 +12,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from streamer.analysis import FAMILIES, Activations, Family, Layout, columns_of, compute
+from streamer.analysis import Activations, Family, Layout, columns_of, compute
 from streamer.analysis.activations import LayerActivations
-from streamer.config import Kind, RunConfig, Sharing
-from streamer.errors import UsageError
+from streamer.config import Kind
 from streamer.model.encoding import Encoded, encode
-from streamer.model.language_model import (
-    ROW_LENGTH,
-    LanguageModel,
-    find_model,
-    load_language_model,
-)
+from streamer.model.language_model import LanguageModel
 from streamer.model.layer_sae import LayerSae
 from streamer.model.noise import NoisePool
-from streamer.model.out_of_memory import is_out_of_memory, release
-from streamer.model.precision import DTYPES, analysis_dtype, pick_device, sae_dtype
-from streamer.model.saes import find_saes, load_saes, wants_bos
+from streamer.model.precision import analysis_dtype
 from streamer.model.transfers import ToHost
 from streamer.packing import Packing
 from streamer.records import (
     PASSAGES,
     Batch,
     Column,
+    Origin,
     Rejection,
     Result,
     Rows,
@@ -40,6 +34,7 @@ from streamer.records import (
     Window,
     Work,
 )
+from streamer.splitting import NOT_FINITE, Failure, Log, Splitter, failure_of, nobody, reject
 
 Steps: TypeAlias = Generator[None, None, Result]
 
@@ -71,6 +66,15 @@ class Worker:
         layout = Layout(layers, self.passages, tuple(sae.W_dec.shape[0] for sae in saes))
         self.columns: tuple[Column, ...] = columns_of(families, layout)
         self._begun: deque[tuple[Batch, Steps]] = deque()
+        me = weakref.proxy(self)  # else a circle would keep the model in memory
+        self.splitter = Splitter(
+            lambda batch: _to_the_end(me._steps(batch, me.model.residuals)),
+            lambda window, records, ridden: Batch(window, records, ridden, packing.pack(records)),
+            model.device,
+            self._plain_record(),
+            len(self.columns),
+        )
+        """Runs what the model fails on in halves."""
 
     def batch(
         self,
@@ -81,18 +85,27 @@ class Worker:
         """`records`, packed for this worker."""
         return Batch(window, tuple(records), rejections, self.packing.pack(records))
 
+    @contextlib.contextmanager
+    def running(self, log: Log, on_progress: Callable[[], None]) -> Iterator[None]:
+        """A run: nothing of it is left behind, however it ends. `log` hears of batches that
+        are split, and `on_progress` is called whenever something was run."""
+        self.splitter.begin(log, on_progress)
+        try:
+            yield
+        finally:
+            self._begun.clear()
+            self.splitter.begin(nobody, nobody)
+
     def process(self, batch: Batch) -> Result:
         """The numbers of every record of `batch`, now.
 
-        What does not fit the memory is split and run again, down to single records. A record that
-        does not fit alone, or whose residual is not finite in float32 either, is rejected.
+        What does not fit the memory, and what the model raises an error on, is split and run again,
+        down to single records. A record that fails alone, or whose residual is not finite in
+        float32 either, is rejected.
+
+        :raises RunFault: the model, the memory or the device fails, whatever the record.
         """
-        try:
-            return _to_the_end(self._steps(batch, self.model.residuals))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
-        return self._in_halves(batch)  # not in the handler, whose traceback holds the tensors
+        return self.splitter.attempt(batch)
 
     def alone(self, record: TokenizedRecord) -> Result:
         """The numbers of `record`, each passage run by itself: what batches must agree with."""
@@ -112,7 +125,7 @@ class Worker:
         On CUDA the device is given the next batch before the last one is waited for.
         """
         if self.model.device.type != "cuda":
-            return [self.process(batch)]
+            return self.splitter.told([self.process(batch)])
         self._begun.append((batch, self._steps(batch, self.model.residuals)))
         return self._step()
 
@@ -123,40 +136,27 @@ class Worker:
             results += self._step()
         return results
 
+    def finish(self) -> list[Result]:
+        """The last results, when no more batches come."""
+        return self.drain() + self.splitter.all_held()
+
     def _step(self) -> list[Result]:
         """Take every batch a step further, the newest first, so that the device has work while the
         oldest is waited for."""
         results: list[Result] = []
         left: deque[tuple[Batch, Steps]] = deque()
-        failed: list[Batch] = []
+        failed: list[tuple[Batch, Failure]] = []
         for batch, steps in reversed(self._begun):
             try:
                 next(steps)
                 left.appendleft((batch, steps))
             except StopIteration as done:
-                results.append(done.value)
+                results.append(self.splitter.passed(batch, done.value))
             except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                failed.append(batch)
+                failed.append((batch, failure_of(error)))
         self._begun = left
-        return results + [self._in_halves(batch) for batch in failed]
-
-    def _in_halves(self, batch: Batch) -> Result:
-        release(self.model.device)
-        records = batch.records
-        if len(records) == 1:
-            tokens = sum(map(len, records[0].tokens))
-            reason = f"out of memory even alone: {tokens:,} tokens"
-            rejected = _reject(records[0], reason)
-            work = Work(hopeless=1)
-            return Result(batch.window, (), self._no_values, (*batch.rejections, rejected), work)
-        middle = len(records) // 2
-        first, second = (
-            self.process(self.batch(batch.window, half, ridden))
-            for half, ridden in ((records[:middle], batch.rejections), (records[middle:], ()))
-        )
-        return _together(first, second)
+        results += [self.splitter.rescue(batch, failure) for batch, failure in failed]
+        return self.splitter.told(results)
 
     @property
     def _no_values(self) -> npt.NDArray[np.float64]:
@@ -189,7 +189,7 @@ class Worker:
         good: npt.NDArray[np.bool_] = np.array(finite, dtype=bool).reshape(len(records), -1)
         good = np.logical_and.reduce(good, axis=1)
         overflown = [
-            _reject(record, "the model's residual is not finite, in float32 either")
+            reject(record, NOT_FINITE.text)
             for record, ok in zip(records, good, strict=True)
             if not ok
         ]
@@ -197,6 +197,13 @@ class Worker:
         tokens = sum(len(ids) for record in records for ids in record.tokens)
         work = Work(tokens, rows.count, rows.size, len(lost), largest=rows.size)
         return Result(batch.window, kept, values[good], (*batch.rejections, *overflown), work)
+
+    def _plain_record(self) -> TokenizedRecord:
+        """One that has nothing about it that a model could fail on."""
+        ids = np.arange(1, 5, dtype=np.int32)
+        if self.bos_id is not None:
+            ids[0] = self.bos_id
+        return TokenizedRecord(Origin(0, "", 0, 0, 0), b"", "", (), (ids,) * len(self.passages))
 
     def _noise_of(self, records: Sequence[TokenizedRecord]) -> Float[Tensor, "passage width"]:
         """A record's noise, for each of its passages."""
@@ -230,44 +237,6 @@ class Worker:
         return Activations(self.passages, layers, by_record(encoded.noisy))
 
 
-def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMILIES) -> Worker:
-    """The worker of the configured device, with model and SAEs loaded.
-
-    :raises UsageError: the device, the model or an SAE is not to be had.
-    """
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-    device = pick_device(config.device)
-    if device.type == "cpu":  # the model wants all cores; the loader's thread tokenizes fast enough
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    path, places = find_model(config), find_saes(config)  # before anything large is loaded
-    model = load_language_model(path, config, device)
-    saes = load_saes(places, config, model)
-    dtype = DTYPES[sae_dtype(config.dtype)]
-    noise = NoisePool(model.width, config.noise_std, config.seed, device, dtype)
-    bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None
-    if bos_id is None and wants_bos(config, saes):
-        raise UsageError(
-            f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
-            f"none. Say prepend_bos = false to do without."
-        )
-    return Worker(
-        model=model,
-        saes=saes,
-        noise=noise,
-        kind=kind,
-        families=families,
-        bos_id=bos_id,
-        packing=Packing(_sharing(config, model), ROW_LENGTH),
-    )
-
-
-def _sharing(config: RunConfig, model: LanguageModel) -> Sharing:
-    """What is asked for, as far as the model takes it."""
-    return model.sharing if config.sharing == "trie" else config.sharing
-
-
 def _to_the_end(steps: Steps) -> Result:
     while True:
         try:
@@ -275,18 +244,3 @@ def _to_the_end(steps: Steps) -> Result:
         except StopIteration as done:
             result: Result = done.value
             return result
-
-
-def _together(first: Result, second: Result) -> Result:
-    """The result of a batch from those of its halves."""
-    return Result(
-        first.window,
-        (*first.records, *second.records),
-        np.concatenate([first.values, second.values]),
-        (*first.rejections, *second.rejections),
-        first.work + second.work,
-    )
-
-
-def _reject(record: TokenizedRecord, reason: str) -> Rejection:
-    return Rejection(record.origin, reason, record.raw, len(record.raw))

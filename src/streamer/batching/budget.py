@@ -66,7 +66,7 @@ class Budget:
         self._largest = max(self._largest, work.positions)
         if work.splits and not work.hopeless:  # else it was a record that fits no budget
             self._stay_below(work)
-        elif work.positions >= FULL * self.tokens:
+        elif work.positions >= FULL * self.tokens and not work.faults:
             if self._climbing:
                 self._trials.append((work.distinct, seconds))
                 if len(self._trials) >= TRIALS:

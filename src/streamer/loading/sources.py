@@ -189,6 +189,7 @@ def _raw_pieces(file: RetryingFile, on_read: Callable[[int], None]) -> Iterator[
     """What `file` holds; from a pipe also an empty piece whenever nothing comes for a while."""
     while True:
         while file.waits and not select.select([file], [], [], IDLE_SECONDS)[0]:
+            on_read(0)
             yield b""
         piece = file.read(READ_BYTES)
         if piece is None:  # stopped

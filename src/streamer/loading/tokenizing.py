@@ -7,7 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from streamer.errors import RunFault, one_line
 from streamer.records import Loaded, Record, Rejection, TokenizedRecord
+
+PLAIN = "a"
+"""Any tokenizer that works has tokens for it, or none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,17 +28,17 @@ class Tokenizing:
 
 
 def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
-    """Each record tokenized, or rejected for having no token or too many."""
-    if not records:
-        return []
-    texts = [text for record in records for text in record.texts]
-    encoded = how.tokenizer(
-        texts, add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
-    passages = iter([_with_bos(ids, how.bos) for ids in encoded])
+    """Each record tokenized, or rejected for having no token or too many, or for what the tokenizer
+    raises on it.
+
+    :raises RunFault: the tokenizer fails, whatever the text.
+    """
     loaded: list[Loaded] = []
-    for record in records:
-        tokens = tuple(next(passages) for _ in record.texts)
+    for record, found in zip(records, _passages(records, how), strict=True):
+        if isinstance(found, str):
+            loaded.append(_reject(record, found))
+            continue
+        tokens = tuple(_with_bos(ids, how.bos) for ids in found)
         longest, shortest = max(map(len, tokens)), min(map(len, tokens))
         if not shortest:
             loaded.append(_reject(record, "the tokenizer made no token of it"))
@@ -56,6 +60,53 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
                 )
             )
     return loaded
+
+
+def _passages(records: Sequence[Record], how: Tokenizing) -> list[list[list[int]] | str]:
+    """Token ids of each record's passages, or why the tokenizer has none."""
+    try:
+        encoded = iter(_encode([text for record in records for text in record.texts], how))
+        return [[next(encoded) for _ in record.texts] for record in records]
+    except BaseException as error:
+        if not _is_of_the_text(error):
+            raise
+    return [_one_by_one(record, how) for record in records]
+
+
+def _one_by_one(record: Record, how: Tokenizing) -> list[list[int]] | str:
+    try:
+        return _encode(record.texts, how)
+    except BaseException as error:
+        if not _is_of_the_text(error):
+            raise
+        reason = f"the tokenizer raised {one_line(error)}"
+    try:
+        _encode([PLAIN], how)
+    except BaseException as error:
+        if not _is_of_the_text(error):
+            raise
+        raise RunFault(
+            f"{reason} (at record {record.origin.position} of {record.origin.source}), and then on "
+            f"{PLAIN!r} as well: it is broken. No record was rejected for it. Check the "
+            f"tokenizer's files, and run again"
+        ) from error
+    return reason
+
+
+def _encode(texts: Sequence[str], how: Tokenizing) -> list[list[int]]:
+    if not texts:
+        return []
+    encoded: list[list[int]] = how.tokenizer(
+        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
+    )["input_ids"]
+    return encoded
+
+
+def _is_of_the_text(error: BaseException) -> bool:
+    """Whether another text may do better. A panic in Rust is a BaseException by another name."""
+    if type(error).__name__ == "PanicException":
+        return True
+    return isinstance(error, Exception) and not isinstance(error, MemoryError)
 
 
 def _with_bos(ids: list[int], bos: int | None) -> npt.NDArray[np.int32]:

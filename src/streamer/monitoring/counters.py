@@ -58,9 +58,13 @@ class Counters:
     """Batches split for want of memory."""
     trouble: str | None = None
     """What the run waits for to pass, as in "disk full: waiting"; set and cleared by any thread."""
+    faults: int = 0
+    """Errors that the model raised on batches, or parts of them, which were then split."""
     batches: int = 0
     batch_records: int = 0
     """In the last batch."""
+    beats: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+    """Signs of progress that each stage has given."""
     busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.monotonic)
     turn: contextlib.AbstractContextManager[object] = field(default_factory=contextlib.nullcontext)
@@ -103,6 +107,7 @@ class Counters:
         self.positions += work.positions
         self.reruns += work.reruns
         self.splits += work.splits
+        self.faults += work.faults
         if result.records:
             self.batches += 1
             self.batch_records = len(result.records)
@@ -113,6 +118,7 @@ class Counters:
         for the other stages where they are not to overlap."""
         with self.turn:
             clock = Clock()
+            self.beat(stage)
             with self._lock:
                 self._running[stage] = clock.begin
             try:
@@ -121,6 +127,20 @@ class Counters:
                 with self._lock:
                     self.busy_seconds[stage] += clock.seconds
                     del self._running[stage]
+                self.beat(stage)
+
+    def beat(self, stage: str) -> None:
+        """Say that `stage` gets on, or is well and has to wait for something outside.
+
+        To be called by what may take long, or wait, while it is `busy`: the watchdog takes a stage
+        that gives no sign for one that hangs.
+        """
+        self.beats[stage] += 1
+
+    def at_work(self) -> list[str]:
+        """The stages that are `busy` now."""
+        with self._lock:
+            return list(self._running)
 
     def busy_so_far(self) -> dict[str, float]:
         """Seconds that each stage has worked."""
@@ -132,7 +152,8 @@ class Counters:
             }
 
     def count_bytes(self, size: int) -> None:
-        """`size` more bytes of the sources have been read."""
+        """`size` more bytes of the sources have been read; 0: there was nothing to read."""
+        self.beat("load")
         with self._lock:
             self.bytes_read += size
 

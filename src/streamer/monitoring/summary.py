@@ -150,6 +150,8 @@ def print_summary(summary: Summary, console: Console) -> None:
         table.add_row("overflow", f"{counters.reruns:,} passages run again in float32")
     if counters.splits:
         table.add_row("memory", f"ran out {counters.splits:,} times; batches were split")
+    if counters.faults:
+        table.add_row("errors", f"the model raised {counters.faults:,}; batches were split")
     table.add_row("peak memory", peak)
     table.add_row("output", escape(str(summary.path)))
     table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/metrics/*.parquet'"))

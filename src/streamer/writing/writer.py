@@ -26,6 +26,7 @@ COUNTED = (
     "tokens_run",
     "reruns_in_float32",
     "out_of_memory_splits",
+    "model_errors",
 )
 
 
@@ -163,6 +164,7 @@ class Writer:
             "tokens_run": sum(one.distinct for one in work),
             "reruns_in_float32": sum(one.reruns for one in work),
             "out_of_memory_splits": sum(one.splits for one in work),
+            "model_errors": sum(one.faults for one in work),
         }
         self.counts.update(new)
         self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)

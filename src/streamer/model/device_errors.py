@@ -1,0 +1,51 @@
+"""Telling what a device means by its errors, and letting go of what can be let go of."""
+
+import gc
+
+import torch
+
+OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "Cannot allocate memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+)
+"""What MPS' and the CPU's allocators and cuBLAS say: they have no error of their own."""
+LOST = (
+    "CUDA error",
+    "CUDA driver error",
+    "cuDNN error",
+    "HIP error",
+    "NCCL error",
+    "MPS error",
+    "command buffer exited",
+)
+"""What is said of a device that fails, where torch raises a plain RuntimeError for it."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator of CUDA, MPS or the CPU raised `error`."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def is_device_error(error: BaseException) -> bool:
+    """Whether `error` is the device's, not of what was run on it.
+
+    CUDA's errors are sticky: whatever the process asks of the device next fails as well.
+    """
+    known = getattr(torch, "AcceleratorError", None)  # since torch 2.8
+    if known is not None and isinstance(error, known):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in LOST)
+
+
+def release(device: torch.device) -> None:
+    """Give back what no tensor uses."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

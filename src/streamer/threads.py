@@ -1,0 +1,59 @@
+"""The threads in which the stages do their blocking work, one at a time for each, and how to leave
+one that hangs: nothing in Python can end it."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from anyio import to_thread
+
+T = TypeVar("T")
+GRACE_SECONDS = 10.0
+NAME = "streamer "
+
+
+class Threads:
+    """Runs the calls of stages in threads. A thread that works is waited for, even if its stage was
+    cancelled; one that hangs is left behind."""
+
+    def __init__(self) -> None:
+        self.left: set[str] = set()
+        """Stages whose thread was left behind. It may still work, or begin to again."""
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self, stage: str, call: Callable[[], T]) -> T:
+        """What `call` returns, in a thread that is named after `stage`."""
+
+        def named() -> T:
+            thread = threading.current_thread()
+            name, thread.name = thread.name, NAME + stage
+            try:
+                return call()
+            finally:
+                thread.name = name
+
+        task = asyncio.current_task()
+        assert task is not None
+        self._waiting[stage] = task
+        try:
+            return await to_thread.run_sync(named)
+        finally:
+            del self._waiting[stage]
+
+    def leave(self, stages: Collection[str]) -> None:
+        """Wait no longer for the threads of `stages`; and after a while for none: others may wait
+        for what these hold. The stages' tasks end as if cancelled."""
+        self._leave(stages)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, lambda: self._leave([*self._waiting]))
+
+    def _leave(self, stages: Collection[str]) -> None:
+        for stage in stages:
+            if stage in self._waiting:
+                self.left.add(stage)
+                self._waiting[stage].cancel()  # asyncio's: anyio's would wait for the thread
+
+
+def a_thread_hangs() -> bool:
+    """Whether the thread of a stage still works, to be asked after the run."""
+    return any(thread.name.startswith(NAME) for thread in threading.enumerate())

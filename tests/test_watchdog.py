@@ -1,0 +1,228 @@
+"""A stage that hangs is found out, told with every thread's stack, and the run ends; waiting is no
+hanging."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from test_pipeline import GOOD, Instant, many
+
+import streamer.threads
+from conftest import run_with
+from streamer.batching.planner import Planner
+from streamer.errors import RunFault
+from streamer.loading.loader import Loader
+from streamer.monitoring import watchdog
+from streamer.monitoring.counters import STAGES, Counters
+from streamer.runs import open_run
+from streamer.threads import a_thread_hangs
+from streamer.writing.writer import Writer
+
+PLACES = {
+    "load": (Loader, "next_chunk"),
+    "plan": (Planner, "_first_batch"),
+    "compute": (Instant, "feed"),
+    "write": (Writer, "add"),
+}
+
+
+@pytest.fixture
+def worker(embedded_worker) -> Instant:
+    return Instant(embedded_worker("contrast"))
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    """What the stage hangs in, which ends with the test."""
+    event = threading.Event()
+    yield event
+    event.set()
+    ends = time.monotonic() + 10
+    while a_thread_hangs() and time.monotonic() < ends:
+        time.sleep(0.01)
+
+
+def hang(stage: str, after: int, released: threading.Event, monkeypatch: Any) -> None:
+    """Let `stage` hang at its next call but `after`."""
+    owner, name = PLACES[stage]
+    original, calls = getattr(owner, name), iter(range(10**6))
+
+    def call(*arguments: Any, **settings: Any) -> Any:
+        if next(calls) == after:
+            released.wait(60)
+        return original(*arguments, **settings)
+
+    monkeypatch.setattr(owner, name, call)
+
+
+def logged(path: Path, event: str) -> dict[str, Any]:
+    lines = map(json.loads, (path / "log.jsonl").read_text().splitlines())
+    return next(line for line in lines if line["event"] == event)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_hangs_ends_the_run_and_its_stack_is_in_the_log(
+    tmp_path, worker, monkeypatch, released, stage
+):
+    hang(stage, 12, released, monkeypatch)
+    began = time.monotonic()
+    with pytest.raises(RunFault, match=f"stands still: stage {stage} made no progress for 0.5 s"):
+        run_with(
+            worker,
+            paths=[many(tmp_path, 2000)],
+            out=tmp_path / "RUN",
+            stall_seconds=0.5,
+            window=64,
+            batch_size=64,
+            part_rows=64,
+        )
+    assert time.monotonic() - began < 20
+    found = logged(tmp_path / "RUN", "stalled")
+    assert found["stages"] == [stage]
+    (stack,) = (
+        one for name, one in found["stacks"].items() if name.startswith(f"streamer {stage}")
+    )
+    assert "released.wait(60)" in stack
+    assert any(name.startswith("MainThread") for name in found["stacks"])
+    run = open_run(tmp_path / "RUN")
+    assert run.manifest["status"] == "failed"
+    assert "stands still" in run.manifest["cause"]
+    rows = run.table("metrics")["row"].to_pylist()
+    assert rows == list(range(len(rows)))
+    if stage != "write":
+        assert not list(tmp_path.glob("RUN/*/*.tmp"))
+
+
+def test_stages_that_wait_for_the_one_that_hangs_are_left_as_well(
+    tmp_path, worker, monkeypatch, released
+):
+    """Without overlap, all wait for the turn that it holds."""
+    monkeypatch.setattr(streamer.threads, "GRACE_SECONDS", 0.3)
+    hang("compute", 1, released, monkeypatch)
+    with pytest.raises(RunFault, match="stage compute made no progress"):
+        run_with(
+            worker,
+            paths=[many(tmp_path, 2000)],
+            out=tmp_path / "RUN",
+            stall_seconds=0.5,
+            window=64,
+            batch_size=64,
+            overlap=False,
+        )
+
+
+def test_a_pipe_in_which_nothing_comes_is_no_standstill(tmp_path, worker):
+    pipe = tmp_path / "in.jsonl"
+    os.mkfifo(pipe)
+
+    def feed() -> None:
+        with pipe.open("w") as file:
+            for _ in range(2):
+                file.write(GOOD)
+                file.flush()
+                time.sleep(1.5)
+
+    feeder = threading.Thread(target=feed)
+    feeder.start()
+    run, _ = run_with(worker, paths=[str(pipe)], out=tmp_path / "RUN", stall_seconds=0.5)
+    feeder.join()
+    assert run.table("metrics").num_rows == 2
+
+
+def test_a_stage_that_says_it_is_well_may_take_its_time(tmp_path, worker, monkeypatch):
+    """As one does that waits for room on the disk."""
+    add, beats = Writer.add, []
+    busy = Counters.busy
+
+    def slow(self, result):
+        for _ in range(10):
+            time.sleep(0.1)
+            beats[0].beat("write")
+        return add(self, result)
+
+    def remember(self, stage):
+        beats.append(self)
+        return busy(self, stage)
+
+    monkeypatch.setattr(Writer, "add", slow)
+    monkeypatch.setattr(Counters, "busy", remember)
+    run, _ = run_with(worker, paths=[many(tmp_path, 10)], out=tmp_path / "RUN", stall_seconds=0.5)
+    assert run.table("metrics").num_rows == 10
+
+
+def test_a_batch_that_is_split_shows_progress_with_every_part(embedded_worker, monkeypatch):
+    worker, beats = embedded_worker("contrast"), []
+    residuals = worker.model.residuals
+
+    def run(rows):
+        if rows.size > 10:
+            raise MemoryError
+        return residuals(rows)
+
+    monkeypatch.setattr(worker.model, "residuals", run)
+    from test_memory import record
+
+    from streamer.records import Window
+
+    with worker.running(lambda *_: None, lambda: beats.append(1)):
+        worker.process(worker.batch(Window(0, 4), [record(row, 2, 2, 2) for row in range(4)]))
+    assert len(beats) == 7
+
+
+async def _watch(counters: Counters, seconds: float) -> tuple[list[Any], str]:
+    seen: list[Any] = []
+    with pytest.raises(RunFault) as raised, anyio.fail_after(10):
+        await watchdog.watch(counters, seconds, lambda *entry: seen.append(entry), seen.append)
+    return seen, str(raised.value)
+
+
+def test_stages_that_all_wait_for_each_other_stand_still():
+    began = time.monotonic()
+    seen, text = anyio.run(_watch, Counters(), 0.4)
+    assert "all stages wait for each other" in text
+    assert seen[1] == []
+    assert 0.3 < time.monotonic() - began < 5
+
+
+def test_time_in_which_the_process_was_suspended_does_not_count(monkeypatch):
+    """Ctrl-Z, and fg after lunch."""
+    jumps = iter(range(0, 10**6, 1000))
+    clock = types.SimpleNamespace(monotonic=lambda: time.monotonic() + next(jumps))
+    monkeypatch.setattr(watchdog, "time", clock)
+    began = time.monotonic()
+    anyio.run(_watch, Counters(), 1.0)
+    assert time.monotonic() - began > 0.4  # each look counts for as long as two at most
+
+
+COMMAND = """
+import sys, threading
+from streamer.worker import Worker
+from streamer.cli import main
+
+def hang_here(self, batch):
+    threading.Event().wait()
+
+Worker.feed = hang_here
+main(sys.argv[1:])
+"""
+
+
+def test_the_command_leaves_though_a_thread_hangs(tmp_path):
+    command = [sys.executable, "-c", COMMAND, "run", "--out", "RUN", "--stall-seconds", "1"]
+    done = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: the run stands still: stage compute made no progress for 1 s")
+    assert "hang_here" in str(logged(tmp_path / "RUN", "stalled")["stacks"])
+    assert json.loads((tmp_path / "RUN" / "manifest.json").read_text())["status"] == "failed"
