@@ -9,11 +9,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.writing.commit import LEADING as METRICS
-from streamer.writing.commit import PART
+from streamer.writing.commit import LEADING, PART
 from streamer.writing.parts import METADATA_KEY, part_name
 
-REJECTED = "rejected"
+METRICS, REJECTED = LEADING, "rejected"
 
 
 class Damaged(Exception):
