@@ -115,6 +115,15 @@ def test_a_limit_is_what_the_input_has(run):
     assert "it has 12 records, the run has 11 of it" in look(run).first_fault
 
 
+def test_rows_of_a_source_that_was_no_input_are_named(run):
+    other = pa.array(["other.jsonl"] * 3)
+    run.rewrite("metrics", 2, lambda rows: rows.set_column(2, rows.schema.field(2), other))
+    run.input.write_text("".join(run.input.read_text().splitlines(keepends=True)[:8]))
+    run.know_input()
+    first = look(run).inputs.first
+    assert first == "rows have the source other.jsonl, which is no input in the manifest"
+
+
 def test_compressed_input_is_counted(run):
     packed = run.input.with_suffix(".jsonl.zst")
     packed.write_bytes(zstandard.compress(run.input.read_bytes()))
