@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 
 from streamer.checking.audit import check
 from streamer.checking.report import Report
+from streamer.loading.identity import identity
+from streamer.loading.sources import expand
 from streamer.writing.parts import METADATA_KEY
 from streamer.writing.schema import REJECTED, metrics_schema
 
@@ -52,6 +54,10 @@ class MadeRun:
         part = self.part(table, number)
         said = orjson.loads(pq.read_metadata(part).metadata[METADATA_KEY])
         write_part(part, change(pq.read_table(part)), said)
+
+    def know_input(self) -> None:
+        """Say in the manifest that the input was as it is now."""
+        self.manifest(inputs=[identity(one) for one in expand([str(self.input)])])
 
     def drop(self, table: str, number: int) -> None:
         """Remove a part."""
@@ -101,9 +107,9 @@ def make_run(
         status=status,
         config={"paths": [str(source)], "limit": None},
         columns=list(COLUMNS),
-        inputs=[{"name": str(source), "bytes": source.stat().st_size, "modified": "1"}],
         versions={"streamer": "0.1.0"},
     )
+    run.know_input()
     if status in ("finished", "stopped"):
         run.manifest(counts={"records": records, "rows": rows, "rejected": rejected})
     return run

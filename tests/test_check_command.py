@@ -57,6 +57,7 @@ def test_the_command_repairs_and_then_checks(killed, capsys):
 
 def test_the_command_can_leave_the_input_unread(run, capsys):
     run.input.write_text(run.input.read_text().replace("\n", " ", 1))
+    run.know_input()
     assert command("check", str(run.path), "--no-input") == 0
     assert command("check", str(run.path)) == 1
 

@@ -1,14 +1,19 @@
 """Runs of the pipeline itself, looked over by `streamer check`."""
 
+import os
+import signal
+
 import pyarrow.parquet as pq
 import pytest
 
 from conftest import run_with
+from processes import GOOD
+from processes import run as command
 from streamer.checking.audit import check
+from streamer.checking.leftovers import repair
 from streamer.checking.report import Report
 from streamer.runs import Run
-
-GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}'
+from streamer.writing.fault_points import VARIABLE
 
 
 def look(run: Run) -> Report:
@@ -16,8 +21,8 @@ def look(run: Run) -> Report:
 
 
 def test_a_run_of_the_pipeline_is_whole(tmp_path):
-    lines = [GOOD, "rubbish", GOOD, GOOD, "{}", GOOD, GOOD]
-    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    lines = [GOOD, "rubbish\n", GOOD, GOOD, "{}\n", GOOD, GOOD]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
     run, _ = run_with(
         None,
         paths=[str(tmp_path / "in.jsonl")],
@@ -53,3 +58,22 @@ def test_a_run_of_nothing_is_whole(tmp_path):
     )
     report = look(run)
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
+
+
+def test_a_run_killed_between_two_steps_of_a_commit_is_repaired_and_finished(tmp_path):
+    (tmp_path / "in.jsonl").write_text(f"{GOOD}rubbish\n" * 10)
+    arguments = ["--window", "2", "--part-rows", "2", "--batch-size", "1", "--progress", "none"]
+    dying = os.environ | {VARIABLE: "1 renamed rejected for good"}
+    done = command("run", "in.jsonl", "--out", "RUN", *arguments, folder=tmp_path, env=dying)
+    assert done.returncode == -signal.SIGKILL
+    killed = check(tmp_path / "RUN", True, lambda _: None)
+    assert killed.first_fault is None
+    assert "is not finished (resuming goes on from here) and whole as far" in killed.verdict
+    assert repair(tmp_path / "RUN") == [
+        "metrics/part-00001.parquet.tmp",
+        "rejected/part-00001.parquet",
+    ]
+    assert command("resume", "RUN", folder=tmp_path).returncode == 0
+    checked = command("check", "RUN", folder=tmp_path)
+    assert checked.returncode == 0, checked.stderr
+    assert "RUN is whole: 10 rows and 10 rejected" in checked.stdout

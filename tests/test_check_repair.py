@@ -80,7 +80,7 @@ def test_repair_removes_what_a_crash_left_and_nothing_else(killed):
     after = killed.files()
     after.pop(".lock")
     assert after == {name: data for name, data in before.items() if name not in removed}
-    assert look(killed).leftovers.said == "nothing"
+    assert look(killed).leftovers.detail == "nothing"
     assert repair(killed.path) == []
 
 
@@ -97,6 +97,12 @@ def test_parts_that_no_crash_explains_are_kept_as_evidence(killed, tmp_path):
         "metrics/part-00002.parquet.tmp",
         "rejected/part-00001.parquet",
     }
+
+
+def test_a_part_that_does_not_follow_the_last_commit_is_kept_as_evidence(killed):
+    killed.footer("rejected", 2, first_row=9)
+    assert "rejected/part-00002.parquet is beyond" in look(killed).leftovers.first
+    assert repair(killed.path) == ["metrics/part-00002.parquet.tmp"]
 
 
 def test_repair_takes_nothing_from_a_run_that_ended_in_order(run):

@@ -19,7 +19,7 @@ from streamer.checking.parts import (
     Footer,
     Listing,
     OpenPart,
-    part_name,
+    name_of,
     shown,
 )
 from streamer.checking.report import Report
@@ -72,7 +72,7 @@ class CommitAudit:
         expected = 0
         for number in sorted(self._listing.metrics):
             if number > expected:
-                name = f"{METRICS}/{part_name(expected)}"
+                name = f"{METRICS}/{name_of(expected)}"
                 self._report.footers.fault(f"{name} is missing: the next part is {number:05d}")
                 self._lose_count()
             self._commit(number)
@@ -165,7 +165,7 @@ class CommitAudit:
         before = self.totals.end_row
         if before is not None and footer.first_row != before:
             self._report.footers.fault(
-                f"{METRICS}/{part_name(number)} begins with row {footer.first_row:,}, "
+                f"{METRICS}/{name_of(number)} begins with row {footer.first_row:,}, "
                 f"but the parts before it end with row {before:,}"
             )
         self.totals.end_row = footer.end_row
@@ -173,9 +173,9 @@ class CommitAudit:
     def _tables_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
         """The commit has the parts that its footer names, with as many rows, and no others."""
         fault = self._report.footers.fault
-        commit = f"{METRICS}/{part_name(number)}"
+        commit = f"{METRICS}/{name_of(number)}"
         for table in sorted({*footer.tables, *readings}):
-            name, said = f"{table}/{part_name(number)}", footer.tables.get(table, 0)
+            name, said = f"{table}/{name_of(number)}", footer.tables.get(table, 0)
             reading = readings.get(table)
             if table not in readings:
                 if said:
@@ -193,7 +193,7 @@ class CommitAudit:
                 reading = readings[table]
                 if reading is None or reading.numbers is None:
                     return  # told as a fault of the file
-                found[f"{table}/{part_name(number)}"] = reading.numbers
+                found[f"{table}/{name_of(number)}"] = reading.numbers
         fault = fault_of_rows(footer.first_row, footer.end_row, found)
         if fault:
             self._report.rows.fault(fault)
@@ -214,6 +214,6 @@ class CommitAudit:
         for key, held in have.items():
             if counts.get(key) != held:
                 self._report.counts.fault(
-                    f"{METRICS}/{part_name(number)}: its footer counts {counts.get(key)} {key} up "
+                    f"{METRICS}/{name_of(number)}: its footer counts {counts.get(key)} {key} up "
                     f"to here, the parts hold {held}"
                 )

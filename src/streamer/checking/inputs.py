@@ -2,14 +2,17 @@
 
 import contextlib
 import itertools
+import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from streamer.checking.manifest import Input, Manifest
 from streamer.checking.report import Line
 from streamer.config import STDIN
-from streamer.errors import RunFault, UsageError
+from streamer.errors import StreamerError, UsageError
+from streamer.loading.identity import changes, identity
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, expand, read_bytes
 
@@ -25,24 +28,31 @@ def check_inputs(
 
     What is gone, or can be read only once, is not checked: that is no fault of the run.
     """
+    if manifest.config.follow:
+        line.skip("it was followed as it grew")
+        return
     sources = _available(manifest)
     left = manifest.config.limit
     skipped: list[str] = []
-    records = 0
+    records = newer = 0
     for entry in manifest.inputs:
         source = sources.get(entry.name)
         of_run = found.get(entry.name, 0) if found else 0
         if source is None or not _can_be_read_again(source):
-            skipped.append(f"{entry.name} ({_why_not(entry.name, source)})")
+            why = "not found" if source is None else "it can be read only once"
+            skipped.append(f"{entry.name} ({why})")
         else:
-            problems = _changes(entry, source, manifest.config.follow)
+            problems: list[str] = []
             try:
+                now = identity(source)
+                problems = _changes(entry, now)
+                newer += entry.modified != now["modified"]
                 if found is not None:
                     count = _count(source, left, on_step)
                     records += count
                     if count != of_run:
                         problems += [f"it has {count:,} records, the run has {of_run:,} of it"]
-            except RunFault as error:
+            except StreamerError as error:
                 skipped.append(f"{entry.name} ({error})")
             if problems:
                 line.fault(f"{entry.name}: {'; '.join(problems)}")
@@ -52,18 +62,26 @@ def check_inputs(
     line.said = f"{len(manifest.inputs) - len(skipped):,} of {len(manifest.inputs):,} unchanged"
     if found is not None:
         line.said += f", {records:,} records in them"
+    if newer:
+        line.said += f"; {newer:,} with another time of modification"
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
         line.skip(f"{line.said}; not checked: {skipped[0]}{more}")
 
 
 def _available(manifest: Manifest) -> dict[str, Source]:
-    """The sources that the paths of the run name today."""
+    """The sources that the paths of the run name today, seen from where it was begun."""
     sources: dict[str, Source] = {}
-    for path in manifest.config.paths:
-        with contextlib.suppress(UsageError):
-            for source in expand([path]):
-                sources.setdefault(source.name, source)
+    begun, here = manifest.working_directory, Path.cwd()
+    with contextlib.suppress(OSError):
+        os.chdir(begun)
+    try:
+        for path in manifest.config.paths:
+            with contextlib.suppress(UsageError):
+                for source in expand([path]):
+                    sources.setdefault(source.name, source)
+    finally:
+        os.chdir(here)
     return sources
 
 
@@ -74,19 +92,11 @@ def _can_be_read_again(source: Source) -> bool:
     return "file" not in source.fs.protocol or Path(source.path).is_file()
 
 
-def _why_not(name: str, source: Source | None) -> str:
-    if source is not None:
-        return "it can be read only once"
-    from_here = "" if "://" in name or Path(name).is_absolute() else f" from {Path.cwd()}"
-    return f"not found{from_here}"
-
-
-def _changes(entry: Input, source: Source, follow: bool) -> list[str]:
+def _changes(entry: Input, now: Mapping[str, Any]) -> list[str]:
     """In what the input differs from what was read. Its time does not count: a copy has another."""
-    then, now = entry.bytes, source.size
-    if then is None or now is None or then == now or (follow and now > then):
-        return []
-    return [f"changed since it was read: {then:,} bytes then, {now:,} now"]
+    before = asdict(entry)
+    known = {key: value if before[key] is not None else None for key, value in now.items()}
+    return changes(before, {**known, "modified": entry.modified})
 
 
 def _count(source: Source, most: int | None, on_step: Callable[[str], Any]) -> int:

@@ -11,10 +11,11 @@ from filelock import FileLock, Timeout
 from streamer.checking.manifest import Manifest, read_manifest
 from streamer.checking.parts import METRICS, Damaged, Listing, OpenPart, list_parts
 from streamer.errors import RunFault, UsageError
+from streamer.writing.commit import PART
+from streamer.writing.directory import LOCK
 from streamer.writing.parts import TEMPORARY
 
-LOCK = ".lock"
-WRITTEN = re.compile(r"part-\d{5,}\.parquet|(manifest|status)\.json")
+WRITTEN = re.compile(rf"{PART.pattern}|(manifest|status)\.json")
 """The files that are written under a temporary name."""
 
 

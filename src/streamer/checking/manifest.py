@@ -27,6 +27,7 @@ class Input:
 
     name: str
     bytes: int | None = None
+    modified: str | None = None
     head: str | None = None
     tail: str | None = None
 
@@ -37,6 +38,8 @@ class Manifest:
 
     status: str = "unknown"
     config: Config = Config()
+    working_directory: str = "."
+    """Where its relative paths begin."""
     columns: tuple[str, ...] = ()
     """Of the metrics, in the order of the table."""
     inputs: tuple[Input, ...] = ()

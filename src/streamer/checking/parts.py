@@ -1,6 +1,5 @@
 """Part files as they lie there: found, opened, their footers understood, every page decoded."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +9,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.writing.parts import METADATA_KEY
+from streamer.writing.commit import LEADING, PART
+from streamer.writing.parts import METADATA_KEY, part_name
 
-METRICS = "metrics"
-REJECTED = "rejected"
-PART = re.compile(r"part-(\d{5,})\.parquet")
+METRICS, REJECTED = LEADING, "rejected"
 
 
 class Damaged(Exception):
@@ -54,7 +52,7 @@ def list_parts(run: Path) -> Listing:
         parts: dict[int, Path] = {}
         for file in sorted(folder.glob("*.parquet")):
             match = PART.fullmatch(file.name)
-            if match and file.name == part_name(int(match[1])):
+            if match and file.name == name_of(int(match[1])):
                 parts[int(match[1])] = file
             else:
                 listing.strangers.append(file)
@@ -63,9 +61,9 @@ def list_parts(run: Path) -> Listing:
     return listing
 
 
-def part_name(number: int) -> str:
+def name_of(number: int) -> str:
     """The file name of part `number` of any table."""
-    return f"part-{number:05d}.parquet"
+    return part_name(f"{number:05d}")
 
 
 def shown(file: Path) -> str:

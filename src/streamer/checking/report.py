@@ -75,7 +75,7 @@ class Report:
         """What is wrong, and what to do about it; None if nothing is."""
         for line in self.lines:
             if line.faults:
-                return f"{self.path} is not whole: {line.first}. What to do: {line.remedy}."
+                return f"{self.path} does not pass: {line.first}. What to do: {line.remedy}."
         return None
 
     def print(self, console: Console) -> None:
