@@ -78,8 +78,8 @@ def assert_equal_but(run: Run, plain: Run, without: tuple[int, ...] = ()) -> Non
     assert [row["row"] for row in found] == [row["row"] for row in wanted]
     for one, other in zip(found, wanted, strict=True):
         for name, value in other.items():
-            near = pytest.approx(value, rel=1e-5, abs=1e-5)
-            assert one[name] == (near if isinstance(value, float) else value), name
+            wanted_value = pytest.approx(value, 1e-5, 1e-5) if isinstance(value, float) else value
+            assert one[name] == wanted_value, name
 
 
 # a record that the model fails on
@@ -112,7 +112,7 @@ def test_a_record_that_makes_the_model_raise_costs_itself_and_not_its_batch(
 def test_however_many_records_are_to_blame_each_is_rejected_and_the_others_measured(
     tmp_path, worker, model, batch_size
 ):
-    guilty = (0, 1, *range(20, 60), 63)
+    guilty = (0, 1, *range(20, 40), 63)
     model(lambda rows, _: ERROR if guilty_rows(rows, worker) else None)
     run, _ = run_with(worker, **inputs(tmp_path, 64, guilty), batch_size=batch_size)
     assert tuple(row["row"] for row in rejected(tmp_path / "RUN")) == guilty

@@ -123,7 +123,8 @@ class Splitter:
 
     def _split(self, batch: Batch, failure: Failure) -> Result:
         self._on_progress()
-        release(self._device)
+        if failure.out_of_memory:
+            release(self._device)
         records = batch.records
         if len(records) > 1:
             middle = len(records) // 2
