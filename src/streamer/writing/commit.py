@@ -90,7 +90,8 @@ def leftovers(directory: Path) -> list[Path]:
         for number, path in sorted(_parts(table).items())
         if number > committed
     ]
-    return [*sorted(directory.rglob(f"*{TEMPORARY}")), *orphans]
+    temporary = [*directory.glob(f"*.json{TEMPORARY}"), *directory.glob(f"*/part-*{TEMPORARY}")]
+    return [*sorted(temporary), *orphans]
 
 
 def tidy(directory: Path) -> list[Path]:
