@@ -197,3 +197,17 @@ def test_asked_to_stop_it_drains_what_is_in_flight(tmp_path, worker):
     rows = open_run(tmp_path / "RUN").table("metrics")["row"].to_pylist()
     assert rows == list(range(len(rows)))
     assert 0 < len(rows) <= prepared.loader.records < 50_000
+
+
+def test_what_is_in_flight_too_long_is_left_for_another_time(tmp_path, worker, monkeypatch):
+    monkeypatch.setattr("streamer.loading.loader.DRAIN_SECONDS", 0.2)
+    worker.delay = 0.1
+    settings = {"paths": [many(tmp_path, 500)], "out": tmp_path / "RUN", "deterministic": True}
+    prepared = prepare(RunConfig(progress="none", batch_size=1, window=100, **settings))
+    threading.Timer(1, prepared.loader.stop).start()
+    anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
+    assert 0 < prepared.counters.done < 100  # a window takes ten seconds
+    assert open_run(tmp_path / "RUN").table("metrics").num_rows == 0
+    worker.delay = 0.0
+    run, _ = run_with(worker, batch_size=1, window=100, **settings)
+    assert run.table("metrics")["row"].to_pylist() == list(range(500))
