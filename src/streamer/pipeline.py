@@ -182,8 +182,11 @@ async def _write(
             for table in writer.add(result):
                 on_rows(table)
 
+    def close() -> None:
+        with counters.busy("write"):
+            writer.close()
+
     async for result in results:
         await threads.run("write", partial(add, result))
         counters.rows, counters.rejected = writer.rows, writer.rejected
-    with counters.busy("write"):
-        await threads.run("write", writer.close)
+    await threads.run("write", close)
