@@ -148,10 +148,10 @@ def test_a_stage_that_breaks_ends_the_run_though_a_pipe_is_silent(tmp_path, work
 
     def feed() -> None:
         with pipe.open("w") as file:
-            for row in range(20):
+            for row in range(8):
                 file.write(LINE.format("sky", row))
                 file.flush()
-                ended.wait(0.1)
+                ended.wait(0.4)
             ended.wait(60)  # nothing more comes, and the pipe is open
 
     feeder = threading.Thread(target=feed)

@@ -184,6 +184,10 @@ async def _write(
             for table in writer.add(result):
                 on_rows(table)
 
+    def close() -> None:
+        with counters.busy("write"):
+            writer.close()
+
     async def close_parts_in_time() -> None:
         while True:
             await anyio.sleep(TICK_SECONDS)
@@ -197,5 +201,4 @@ async def _write(
                 await threads.run("write", partial(add, result))
             counters.written(writer.counts)
         group.cancel_scope.cancel()
-    with counters.busy("write"):
-        await threads.run("write", writer.close)
+    await threads.run("write", close)

@@ -30,7 +30,7 @@ class Queue(Generic[T]):
     """An anyio memory object stream bounded in items and, if asked, in bytes.
 
     An item larger than `max_bytes` still passes, alone. Used as a context manager by the stage
-    that sends: leaving it closes the stream, and the receiving stage's loop ends.
+    that sends: leaving it at its end closes the stream, and the receiving stage's loop ends.
     """
 
     def __init__(self, name: str, max_items: int, max_bytes: float = math.inf) -> None:
@@ -95,4 +95,5 @@ class Queue(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._in.close()
+        if kind is None:  # what a broken stage leaves is not the end of the input
+            self._in.close()
