@@ -40,6 +40,7 @@ def test_without_arguments_the_embedded_records_are_measured(default_run):
         "manifest.json",
         "status.json",
         "log.jsonl",
+        ".lock",
     }
 
 

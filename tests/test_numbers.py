@@ -61,7 +61,7 @@ def tokenized(worker: Worker, texts: Sequence[Texts]) -> tuple[TokenizedRecord, 
     ]
     model = worker.model
     how = Tokenizing(model.tokenizer, worker.bos_id, model.context, "reject")
-    return tuple(r for r in tokenize(records, how)[0] if isinstance(r, TokenizedRecord))
+    return tuple(r for r in tokenize(records, how) if isinstance(r, TokenizedRecord))
 
 
 def measured(worker: Worker, texts: Sequence[Texts], size: int) -> list[Measured]:

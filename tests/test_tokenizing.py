@@ -20,7 +20,7 @@ def record(*texts: str) -> Record:
 
 
 def ids(how: Tokenizing, text: str) -> list[int]:
-    ((found,), _) = tokenize([record(text)], how)
+    (found,) = tokenize([record(text)], how)
     return found.tokens[0].tolist()
 
 
@@ -33,25 +33,25 @@ def test_every_passage_begins_with_bos_once(how):
 
 def test_many_records_tokenize_as_each_alone(how):
     texts = ["a", "The capital of France is Paris", "naïve café ☕", "  two  spaces "]
-    together, _ = tokenize([record(text) for text in texts], how)
+    together = tokenize([record(text) for text in texts], how)
     for text, found in zip(texts, together, strict=True):
         assert found.tokens[0].tolist() == ids(how, text)
 
 
 def test_text_beyond_the_context_is_rejected_or_cut_as_configured(how):
     long, short = record("word " * how.context), record("word")
-    (rejected, kept), cut = tokenize([long, short], how)
+    rejected, kept = tokenize([long, short], how)
     assert isinstance(rejected, Rejection)
     assert f"{how.context:,}" in rejected.reason
     assert isinstance(kept, TokenizedRecord)
-    assert cut == 0
+    assert not kept.truncated
     how = dataclasses.replace(how, too_long="truncate")
-    (rejected, kept), cut = tokenize([record("word " * how.context, "word"), record("a", "b")], how)
+    rejected, kept = tokenize([record("word " * how.context, "word"), record("a", "b")], how)
     assert isinstance(rejected, Rejection)  # cut, its passages would all be its prompt
     assert isinstance(kept, TokenizedRecord)
-    (truncated, kept), cut = tokenize([long, short], how)
+    truncated, kept = tokenize([long, short], how)
     assert len(truncated.tokens[0]) == how.context
-    assert cut == 1
+    assert (truncated.truncated, kept.truncated) == (True, False)
 
 
 def test_the_key_follows_from_the_tokens_alone(how):
