@@ -14,7 +14,6 @@ from functools import partial
 
 import anyio
 import pyarrow as pa
-from anyio import from_thread
 
 from streamer.batching.planner import Planner
 from streamer.loading.loader import CHUNK_RECORDS, Loader
@@ -22,7 +21,7 @@ from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
 from streamer.queues import Queue
 from streamer.records import Batch, Chunk, Result
-from streamer.threads import Threads
+from streamer.threads import Threads, in_loop
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
 
@@ -149,12 +148,12 @@ async def _compute(
         for result in done:
             counters.count(result)
             budget.measured(result.work, seconds / len(done))
-            from_thread.run(results.send, result)
+            in_loop(partial(results.send, result))
 
     def own_the_device() -> None:
         while True:
             try:
-                batch = from_thread.run(batches.receive)
+                batch = in_loop(batches.receive)
             except anyio.EndOfStream:
                 break
             with counters.busy("compute") as clock:
