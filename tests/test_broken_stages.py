@@ -103,13 +103,15 @@ def test_memory_that_runs_out_in_the_tokenizer_is_no_fault_of_the_text(
 # stages that break
 
 
-def break_stage(stage: str, worker: Instant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let `stage` raise, with two lines to say, once a hundred rows have been through it."""
+def break_stage(
+    stage: str, worker: Instant, monkeypatch: pytest.MonkeyPatch, after: int = 4
+) -> None:
+    """Let `stage` raise, with two lines to say, after so many calls."""
     calls = iter(range(1000))
 
     def breaks(original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **settings: Any) -> Any:
-            if next(calls) >= 4:
+            if next(calls) >= after:
                 raise pa.ArrowInvalid("broken\nsecond line")
             return original(*arguments, **settings)
 
@@ -142,13 +144,13 @@ def test_a_stage_that_breaks_ends_the_run_with_one_line_and_keeps_what_is_finish
 
 
 def test_a_stage_that_breaks_ends_the_run_though_a_pipe_is_silent(tmp_path, worker, monkeypatch):
-    break_stage("write", worker, monkeypatch)
+    break_stage("write", worker, monkeypatch, after=1)
     pipe, ended = tmp_path / "in.jsonl", threading.Event()
     os.mkfifo(pipe)
 
     def feed() -> None:
         with pipe.open("w") as file:
-            for row in range(8):
+            for row in range(2):
                 file.write(LINE.format("sky", row))
                 file.flush()
                 ended.wait(0.4)

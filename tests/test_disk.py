@@ -241,6 +241,8 @@ class Failing(fsspec.implementations.local.LocalFileSystem):
 
         def read_or_fail(length: int) -> bytes:
             if file.tell() + length > size - 10_000:
+                if not self.log.exists():  # the input is only looked at
+                    return read(length)
                 while "disk full" not in self.log.read_text():
                     time.sleep(0.05)
                 raise OSError(errno.EIO, "I/O error")

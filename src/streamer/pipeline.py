@@ -19,9 +19,9 @@ from streamer.batching.planner import Planner
 from streamer.loading.loader import CHUNK_RECORDS, Loader
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
-from streamer.queues import Queue, from_worker_thread
+from streamer.queues import Queue
 from streamer.records import Batch, Chunk, Result
-from streamer.threads import Threads
+from streamer.threads import Threads, in_loop
 from streamer.worker import Worker
 from streamer.writing.writer import Writer
 
@@ -148,12 +148,12 @@ async def _compute(
             counters.count(result)
             on_result(result)
             budget.measured(result.work, seconds / len(done))
-            from_worker_thread(results.send, result)
+            in_loop(partial(results.send, result))
 
     def own_the_device() -> None:
         while True:
             try:
-                batch = from_worker_thread(batches.receive)
+                batch = in_loop(batches.receive)
             except anyio.EndOfStream:
                 break
             if stages.loader.overdue:  # left for another time, too

@@ -1,29 +1,12 @@
 """The arrows between the stages: bounded streams that hold a fast stage back."""
 
 import math
-from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 import anyio
-from anyio import from_thread
 
 T = TypeVar("T")
-
-
-def from_worker_thread(action: Callable[..., Awaitable[T]], *arguments: object) -> T:
-    """What `action` returns, run by the event loop for a thread of a stage.
-
-    anyio 4.16 does not cancel what is begun after all tasks of a cancelled group have ended but
-    the one that waits for this thread: both would wait for ever. So nothing is begun then.
-    """
-
-    async def unless_cancelled() -> T:
-        if anyio.current_effective_deadline() == -math.inf:
-            raise anyio.get_cancelled_exc_class()
-        return await action(*arguments)
-
-    return from_thread.run(unless_cancelled)
 
 
 class Queue(Generic[T]):

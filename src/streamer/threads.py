@@ -2,11 +2,13 @@
 one that hangs: nothing in Python can end it."""
 
 import asyncio
+import math
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import TypeVar
 
-from anyio import to_thread
+import anyio
+from anyio import from_thread, to_thread
 
 T = TypeVar("T")
 GRACE_SECONDS = 10.0
@@ -52,6 +54,21 @@ class Threads:
             if stage in self._waiting:
                 self.left.add(stage)
                 self._waiting[stage].cancel()  # asyncio's: anyio's would wait for the thread
+
+
+def in_loop(call: Callable[[], Awaitable[T]]) -> T:
+    """What `call` returns, awaited in the event loop for the thread of a stage.
+
+    If the stage is cancelled, anyio cancels what waits there, but not what comes after that, which
+    would wait for ever: it is not begun.
+    """
+
+    async def unless_cancelled() -> T:
+        if anyio.current_effective_deadline() == -math.inf:
+            raise anyio.get_cancelled_exc_class()
+        return await call()
+
+    return from_thread.run(unless_cancelled)
 
 
 def a_thread_hangs() -> bool:

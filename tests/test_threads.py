@@ -1,0 +1,49 @@
+"""The threads of stages and the event loop."""
+
+import threading
+
+import anyio
+import pytest
+
+from streamer.queues import Queue
+from streamer.threads import Threads, in_loop
+
+
+def test_a_thread_that_asks_the_loop_only_after_its_stage_was_cancelled_does_not_wait_for_ever():
+    cancelled = threading.Event()
+
+    async def main() -> None:
+        queue: Queue[int] = Queue("q", 1)
+
+        def ask() -> None:
+            cancelled.wait(10)
+            in_loop(queue.receive)  # in which nothing will ever come
+
+        async def breaks() -> None:
+            await anyio.sleep(0.1)
+            raise ValueError("broken")
+
+        async def tell() -> None:
+            try:
+                await anyio.sleep_forever()
+            finally:
+                threading.Timer(0.3, cancelled.set).start()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(Threads().run, "compute", ask)
+            group.start_soon(tell)
+            group.start_soon(breaks)
+
+    runner = threading.Thread(target=lambda: outcome.append(_error_of(main)), daemon=True)
+    outcome: list[BaseException] = []
+    runner.start()
+    runner.join(10)
+    assert outcome, "it waits for ever"
+    assert isinstance(outcome[0], ExceptionGroup)
+    assert "broken" in str(outcome[0].exceptions[0])
+
+
+def _error_of(main) -> BaseException:
+    with pytest.raises(BaseException) as raised:
+        anyio.run(main)
+    return raised.value
