@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import psutil
 import pytest
 
 import streamer
@@ -42,6 +43,14 @@ class Reader:
             found.append(item)
             self.places[item.origin.source] = Place.behind(item.origin)
         return [item.raw.decode() for item in found]
+
+    def read_on(self, seconds: float = 0.4) -> list[str]:
+        """All that comes for a while."""
+        found = []
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            found += self.read()
+        return found
 
     def again(self, *paths: Path) -> "Reader":
         """Another, that goes on from here."""
@@ -80,17 +89,49 @@ def test_a_rotated_file_is_read_to_its_end_before_the_new_one(again, tmp_path):
     add(path, "1\n2\n")
     reader = Reader(path)
     assert reader.read() == ["1", "2"]
-    add(path, "3\nlast without newline")
+    add(path, "3\n")
     path.rename(tmp_path / "in.jsonl.1")
     reader = reader.again(path) if again else reader  # or it happened while nobody read
-    if not again:
-        assert reader.read() == ["3"]  # there is no new file yet: more may come
-    add(path, "4\n")
-    found = reader.read() + reader.read() + reader.read()
-    assert found == (["3"] if again else []) + ["last without newline", "4"]
-    assert reader.places[str(path)].position == 5
     add(path, "5\n")
-    assert reader.again(path).read() == ["5"]
+    add(tmp_path / "in.jsonl.1", "4\nlast without newline")  # who writes notices late
+    assert reader.read_on() == ["3", "4", "last without newline", "5"]
+    assert reader.places[str(path)].position == 6
+    add(path, "6\n")
+    assert reader.again(path).read_on() == ["6"]
+
+
+def test_a_file_that_is_renamed_among_those_that_are_followed_is_not_read_twice(tmp_path):
+    path = tmp_path / "in.jsonl"
+    add(path, "1\n")
+    reader = Reader(tmp_path)
+    assert reader.read() == ["1"]
+    path.rename(tmp_path / "in-1.jsonl")
+    add(path, "2\n")
+    assert reader.read_on() == ["2"]
+    add(tmp_path / "in-1.jsonl", "3\n")
+    assert reader.read_on() == ["3"]
+    assert reader.again(tmp_path).read_on() == []
+
+
+def test_files_that_do_not_grow_are_not_kept_open(tmp_path):
+    for number in range(50):
+        add(tmp_path / f"{number}.jsonl", f"{number}\n")
+    reader = Reader(tmp_path)
+    assert len(reader.read_on()) == 50
+    assert psutil.Process().num_fds() < 50
+    add(tmp_path / "7.jsonl", "7 again\nhalf")
+    assert reader.read_on() == ["7 again"]
+    add(tmp_path / "7.jsonl", " a line\n")
+    assert reader.read_on() == ["half a line"]
+
+
+def test_a_file_of_the_same_inode_but_another_beginning_is_read_anew(tmp_path):
+    path = tmp_path / "in.jsonl"
+    add(path, "1\n2\n")
+    reader = Reader(path)
+    assert reader.read() == ["1", "2"]
+    path.write_text("3\n4\n5\n")  # cut short and grown further, between two looks
+    assert reader.again(path).read_on() == ["3", "4", "5"]
 
 
 def test_a_file_that_is_cut_short_is_read_anew(tmp_path):
@@ -99,8 +140,20 @@ def test_a_file_that_is_cut_short_is_read_anew(tmp_path):
     reader = Reader(path)
     assert reader.read() == ["1", "2"]
     path.write_text("3\n")
-    assert reader.read() + reader.read() == ["3"]
-    assert reader.again(path).read() == []
+    assert reader.read_on() == ["3"]
+    assert reader.again(path).read_on() == []
+
+
+def test_a_neighbour_that_leads_nowhere_does_not_matter(tmp_path):
+    path = tmp_path / "in.jsonl"
+    add(path, "1\n")
+    reader = Reader(path)
+    assert reader.read() == ["1"]
+    path.rename(tmp_path / "gone")
+    (tmp_path / "gone").unlink()
+    (tmp_path / ".#in.jsonl").symlink_to(tmp_path / "nowhere")
+    add(path, "2\n")
+    assert reader.again(path).read_on() == ["2"]
 
 
 def test_new_files_are_found_and_compressed_and_json_files_read_once_they_are_whole(tmp_path):
@@ -114,7 +167,7 @@ def test_new_files_are_found_and_compressed_and_json_files_read_once_they_are_wh
     assert reader.read() == ["1", '{"a": 2}', "3", "4"]
     assert reader.read() == []
     add(tmp_path / "d.jsonl", "5\n")
-    assert reader.again(tmp_path).read() == ["5"]
+    assert reader.again(tmp_path).read_on() == ["5"]
 
 
 def test_a_path_that_is_not_there_is_a_mistake(tmp_path):

@@ -41,7 +41,9 @@ class Origin:
     ended: bool = False
     """Whether the rest of the source behind it is lost."""
     inode: int | None = None
-    """Of the file, where it is followed, as its name may pass to another."""
+    """Of the file, where it is followed, as its name may pass to another,"""
+    head: str | None = None
+    """and a hash of what it begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,14 @@ class Place:
     ended: bool = False
     """Whether the rest of that source was lost."""
     inode: int | None = None
-    """Of the file, where it is followed."""
+    """Of the file, where it is followed,"""
+    head: str | None = None
+    """and a hash of what it begins with, up to the offset at most."""
+
+    @property
+    def key(self) -> str | int:
+        """What it is a place in: the file, whatever its name, if it is followed."""
+        return self.source if self.inode is None else self.inode
 
     @classmethod
     def behind(cls, origin: Origin) -> Self:
@@ -70,6 +79,7 @@ class Place:
             origin.in_array,
             origin.ended,
             origin.inode,
+            origin.head,
         )
 
 

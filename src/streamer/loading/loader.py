@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from streamer.config import RunConfig
 from streamer.loading.following import Follower
@@ -45,7 +46,8 @@ class Loader:
         self.patience = Patience(self.stopped)
         """With sources that fail; who is to hear of it may still be put in."""
         if config.follow:
-            items = Follower(config.paths, on_read, begin).items(first_row)
+            follower = Follower(config.paths, on_read, begin, self._log)
+            items = follower.items(first_row)
         else:
             items = self._read_all(begin[-1] if begin else None, first_row)
         self.fields, first = settle_fields(config, items)
@@ -53,6 +55,9 @@ class Loader:
         """Read so far, good and bad, those before `first_row` counted."""
         left = None if config.limit is None else config.limit - first_row
         self._items = _limited(itertools.chain(first, items), left)
+
+    def _log(self, event: str, entries: dict[str, Any]) -> None:
+        self.patience.log(event, entries)
 
     def stop(self) -> None:
         """Read no further; from any thread."""

@@ -192,6 +192,8 @@ def _elements(
         kept.add(piece[end:])
         try:
             for rest in pieces:
+                if not rest:
+                    yield None
                 kept.add(rest)
         except DamagedSource as damage:
             problem += f"; {damage}"

@@ -1,6 +1,8 @@
 """From what the user named (files, directories, globs, URLs, standard input) to plain bytes."""
 
 import functools
+import io
+import os
 import select
 import sys
 import zlib
@@ -60,22 +62,23 @@ def stem_of(name: str) -> str:
     return name
 
 
-def expand(paths: Sequence[str]) -> list[Source]:
+def expand(paths: Sequence[str], unreadable: Callable[[str], None] | None = None) -> list[Source]:
     """All sources that `paths` name, each once, sorted by name.
 
     A directory stands for every .json, .jsonl and .ndjson file below it (also .gz and .zst).
 
     :raises UsageError: a path that does not exist or cannot be read, or nothing to read at all.
+        What cannot be read is left out where `unreadable` is given, which is told.
     """
     found: dict[str, Source] = {}
     for path in paths:
-        for source in _expand_one(path):
+        for source in _expand_one(path, unreadable):
             where = source.fs.unstrip_protocol(source.path) if source.fs else source.path
             found.setdefault(where, source)
     return sorted(found.values(), key=lambda source: source.name)
 
 
-def _expand_one(path: str) -> Iterator[Source]:
+def _expand_one(path: str, unreadable: Callable[[str], None] | None) -> Iterator[Source]:
     if path == EMBEDDED:
         path = str(embedded.RECORDS)
     if path == STDIN:
@@ -95,7 +98,11 @@ def _expand_one(path: str) -> Iterator[Source]:
     for name, info in zip(names, infos, strict=True):
         shown = path.rstrip("/") + name.removeprefix(root) if name.startswith(root) else name
         if "file" in fs.protocol and not _readable(name):
-            raise UsageError(f"cannot read {shown}: permission denied. Check its mode and owner.")
+            problem = f"cannot read {shown}: permission denied. Check its mode and owner."
+            if unreadable is None:
+                raise UsageError(problem)
+            unreadable(problem)
+            continue
         yield Source(shown, name, info.get("size"), str(info.get("mtime") or "") or None, fs)
 
 
@@ -181,7 +188,11 @@ def open_source(source: Source) -> BinaryIO:
     if source.name == STDIN:
         return cast(BinaryIO, open(sys.stdin.fileno(), "rb", closefd=False, buffering=0))
     if "file" in source.fs.protocol:
-        return Path(source.path).open("rb", buffering=0)
+        if not Path(source.path).is_fifo():
+            return Path(source.path).open("rb", buffering=0)
+        handle = os.open(source.path, os.O_RDONLY | os.O_NONBLOCK)  # else it waits for a writer
+        os.set_blocking(handle, True)
+        return cast(BinaryIO, io.FileIO(handle, "rb"))
     return cast(BinaryIO, source.fs.open(source.path, "rb"))
 
 
@@ -202,12 +213,12 @@ def _raw_pieces(file: RetryingFile, on_read: Callable[[int], None]) -> Iterator[
 
 
 def _behind(pieces: Iterator[bytes], begin: int) -> Iterator[bytes]:
-    """`pieces` without their first `begin` bytes."""
+    """`pieces` without their first `begin` bytes, each of which becomes an empty piece, so that a
+    signal is heard in between."""
     for piece in pieces:
         rest = piece[begin:]
         begin -= len(piece) - len(rest)
-        if rest or not piece:  # an empty piece would say that the input idles
-            yield rest
+        yield rest
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

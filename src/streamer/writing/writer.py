@@ -70,7 +70,7 @@ class Writer:
         self._next_window = 0
         self._number = begin.number
         self._first_row = self._end_row = begin.row
-        self._places = {place.source: place for place in begin.places}
+        self._places = {place.key: place for place in begin.places}
         self._opened = time.monotonic()
 
     def add(self, result: Result) -> list[pa.Table]:
@@ -144,7 +144,9 @@ class Writer:
         for origin in sorted(origins, key=lambda origin: origin.row):
             if not self._config.follow:
                 self._places.clear()
-            self._places[origin.source] = Place.behind(origin)
+            place = Place.behind(origin)
+            self._places.pop(place.key, None)
+            self._places[place.key] = place
         self._end_row += len(origins)
         return table
 
