@@ -126,7 +126,11 @@ def planned(
     """The batches of a whole run, as `packing` packs them; the worker's unless another is given."""
     how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
     planner = Planner(
-        packing or worker.packing, budget, config.window, config.prefetch_bytes, whole_windows=True
+        packing or worker.packing,
+        budget,
+        config.window_records,
+        config.prefetch_bytes,
+        whole_windows=True,
     )
     loader = prepare(config).loader
     while (chunk := loader.next_chunk(how)) is not None:

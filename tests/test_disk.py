@@ -104,7 +104,7 @@ def check_stopped(folder: Path, process: subprocess.Popen, code: int, message: s
     assert process.wait(60) == code
     (line,) = (folder / "err.txt").read_text().splitlines()
     assert message in line
-    assert "run the same command again: finished parts are kept" in line
+    assert "resume the run: finished parts are kept" in line
     assert metrics(folder / "RUN")["row"].to_pylist() == list(range(SMALL))
 
 

@@ -82,3 +82,25 @@ def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
     assert not is_full(FIRST_RECORDS - 1, per_second=0)
     assert is_full(1, per_second=1000, idle=True)
     assert not is_full(999, per_second=2, idle=True, whole_windows=True)
+
+
+def test_whole_windows_are_cut_at_the_same_records_however_those_arrive():
+    def windows(chunks: list[int], begin: int = 0) -> list[list[int]]:
+        planner = Planner(Packing("none", 16), Budget(64), 10, 10**9, whole_windows=True)
+        rows, found, row = {}, [], begin
+        for size in [*chunks, None]:
+            if size is not None:
+                planner.add(Chunk(tuple(record(row + place, 2) for place in range(size))))
+                row += size
+            for batch in planner.cut(at_end=size is None):
+                rows.setdefault(batch.window.index, []).extend(
+                    one.origin.row for one in batch.records
+                )
+        found = [sorted(one) for one in rows.values()]
+        assert [row for one in found for row in one] == list(range(begin, row))
+        return found
+
+    once = windows([25])
+    assert [len(one) for one in once] == [10, 10, 5]
+    assert windows([7, 7, 7, 4]) == windows([1] * 25) == once
+    assert windows([3, 12], begin=10) == once[1:]  # gone on behind the first

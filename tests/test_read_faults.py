@@ -137,7 +137,7 @@ def test_an_error_that_stays_ends_the_run_with_source_and_place(remote, hurried)
     message = str(told.value)
     assert "reading remote://bucket/in.jsonl failed at byte" in message
     assert "I/O error" in message
-    assert "run the same command again" in message
+    assert "resume the run" in message
     assert len(remote.faults) == 50 - (1 + RETRIES)
     waits = [event["seconds_to_next"] for event in events]
     assert waits == [0.001, 0.002, 0.004, 0.008, 0.016]
@@ -210,7 +210,7 @@ def test_an_input_that_vanished_before_its_turn_is_told_at_once(tmp_path, embedd
     (tmp_path / "b.jsonl").unlink()
     worker = embedded_worker(prepared.loader.fields.kind)
     begin = time.monotonic()
-    with pytest.raises(RunFault, match=r"b\.jsonl is gone: .* run the same command again"):
+    with pytest.raises(RunFault, match=r"b\.jsonl is gone: .* resume the run"):
         anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
     assert time.monotonic() - begin < 10  # the retries would take half a minute
 

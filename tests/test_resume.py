@@ -16,7 +16,7 @@ import pytest
 import streamer
 from conftest import run_with
 from processes import COMMAND, GOOD, Starter, run, run_with_kills, wait_for_start
-from streamer import RunConfig, UsageError
+from streamer import RunConfig, RunFault, UsageError
 from streamer.embedded import MODEL, RECORDS, SAES
 from streamer.preparation import prepare
 
@@ -201,7 +201,7 @@ def test_the_batches_of_a_deterministic_run_may_not_change(tmp_path):
     paths, out = [str(tmp_path / "in.jsonl")], tmp_path / "RUN"
     done = run("run", *paths, "--out", str(out), "--deterministic", folder=tmp_path)
     assert done.returncode == 0
-    with pytest.raises(UsageError, match="window was 4096 and is 7"):
+    with pytest.raises(UsageError, match="window was None and is 7"):
         prepare(RunConfig(paths=paths, out=out, deterministic=True, window=7))
 
 
@@ -281,3 +281,41 @@ def test_a_pipe_that_is_fed_again_is_read_up_to_where_the_run_was(tmp_path):
     done = run(*command[3:], folder=tmp_path, input="".join(lines))
     assert done.returncode == 0, done.stderr
     assert streamer.open_run(tmp_path / "RUN").table("metrics")["row"].to_pylist() == [*range(200)]
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    ["", "[1]", "{}", '{"status": "finished", "config": {}}', '{"name": "a web app"}'],
+)
+def test_what_is_no_run_of_this_version_is_told_and_left_alone(manifest, tmp_path):
+    (tmp_path / "RUN").mkdir()
+    (tmp_path / "RUN" / "manifest.json").write_text(manifest)
+    for command in (["run", "--out", "RUN"], ["resume", "RUN"]):
+        done = run(*command, folder=tmp_path)
+        assert done.returncode == 2
+        assert "RUN/manifest.json is" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert [path.name for path in (tmp_path / "RUN").iterdir()] == ["manifest.json"]
+
+
+def test_a_run_whose_directory_or_settings_are_gone_is_told(folder):
+    manifest = folder / "RUN" / "manifest.json"
+    said = json.loads(manifest.read_text())
+    for change, told in (
+        ({"working_directory": str(folder / "gone")}, "Bring that directory back"),
+        ({"config": said["config"] | {"colour": "red"}}, "there is no such key"),
+    ):
+        manifest.write_text(json.dumps(said | change))
+        done = run("resume", "RUN", folder=folder)
+        assert done.returncode == 2
+        assert told in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_an_earlier_part_that_is_damaged_is_told_and_the_lock_is_free(folder):
+    manifest = folder / "RUN" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"status": "stopped"}))
+    (folder / "RUN" / "rejected" / "part-00000.parquet").write_bytes(b"rubbish")
+    with pytest.raises(RunFault, match=r"rejected/part-00000\.parquet is damaged"):
+        run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    again(folder).directory.leave()

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from streamer import __version__
-from streamer.config import STDIN, RunConfig
+from streamer.config import STDIN, RunConfig, load_config
 from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
 from streamer.threads import a_thread_hangs
@@ -57,11 +57,16 @@ def resume(run: Annotated[Path, Parameter(help="The run directory.")], /) -> int
     """Go on with a run that was stopped or killed, with the settings it was begun with."""
     from streamer.runs import open_run  # noqa: PLC0415
 
-    manifest = open_run(run).manifest
-    out = run.resolve()
-    if "working_directory" in manifest:  # where its relative paths begin
-        os.chdir(manifest["working_directory"])
-    return _run(RunConfig.model_validate({**manifest["config"], "out": out}))
+    manifest, out = open_run(run).manifest, run.resolve()
+    begun_in = manifest["working_directory"]
+    try:
+        os.chdir(begun_in)  # where its relative paths begin
+    except OSError as error:
+        raise UsageError(
+            f"{run} was begun in {begun_in}, where its relative paths begin: {error}. Bring that "
+            f"directory back."
+        ) from None
+    return _run(load_config(overrides=manifest["config"] | {"out": out}))
 
 
 @app.command
@@ -193,7 +198,12 @@ def _run(config: RunConfig, *, fresh: bool = False) -> int:
     from streamer.execution import run as run_prepared  # noqa: PLC0415
     from streamer.monitoring.summary import print_summary  # noqa: PLC0415
 
-    summary = anyio.run(run_prepared, prepared, console)
+    try:
+        summary = anyio.run(run_prepared, prepared, console)
+    except RunFault as fault:
+        again = RunFault(f"{fault} (streamer resume {prepared.out})")
+        again.exit_code = fault.exit_code
+        raise again from fault
     with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
         print_summary(summary, console)
     return 0 if summary.signal is None else 128 + summary.signal

@@ -99,9 +99,10 @@ class RunConfig(BaseModel):
     """Fix batches and algorithms, so that the same run twice writes the same bytes."""
     overlap: bool = True
     """Read, compute and write at the same time. Without, one after another, for comparison."""
-    window: Positive = 4096
-    """Most records that are sorted together, to share and pad better. Nothing of a window is on
-    disk before all of it is, so it is also kept to ten seconds of work."""
+    window: Positive | None = None
+    """Most records that are sorted together, to share and pad better. Left out: 4096, of a
+    deterministic run 256. Nothing of a window is on disk before all of it is, so it is also kept to
+    ten seconds of work, but for a deterministic run."""
 
     seed: int = 0
     """Of the noise that stability is measured with."""
@@ -133,6 +134,11 @@ class RunConfig(BaseModel):
     """Serve Prometheus metrics of the run at this port. Left out: nowhere."""
     metrics_address: str = "127.0.0.1"
     """Where that port listens: by default for this machine alone; 0.0.0.0 for all who reach it."""
+
+    @property
+    def window_records(self) -> int:
+        """Most records in a window."""
+        return self.window or (256 if self.deterministic else 4096)
 
     @field_validator("field")
     @classmethod

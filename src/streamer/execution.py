@@ -3,7 +3,8 @@
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import anyio
 from anyio import to_thread
@@ -51,7 +52,11 @@ async def run(
     :raises UsageError: model or SAEs are not to be had; nothing was written then.
     :raises RunFault: the run broke off; finished parts are kept.
     """
-    with LibraryWarnings() as warnings, exporting(prepared.config) as exporter:
+    with (
+        _left_at_the_end(prepared.directory),
+        LibraryWarnings() as warnings,
+        exporting(prepared.config) as exporter,
+    ):
         worker = await to_thread.run_sync(
             load_worker, prepared.config, prepared.loader.fields.kind, families
         )
@@ -69,15 +74,38 @@ async def run_loaded(
 
     :raises RunFault: the run broke off; finished parts are kept.
     """
-    config, out = prepared.config, prepared.out
-    schema = metrics_schema(config.carry, worker.passages, worker.columns)
+    out = prepared.out
     description = description_of(prepared, worker)
     directory = prepared.directory
     if directory is None:
         directory = RunDirectory.make(out)
     else:
         refuse_another_model(out, directory.earlier, description["model"], description["saes"])
-    warnings.send_to(directory.log)
+    with _left_at_the_end(directory):
+        writer = _begin(prepared, worker, description, directory, console)
+        warnings.send_to(directory.log)
+        return await _stream(prepared, worker, writer, directory, console, exporter=exporter)
+
+
+@contextlib.contextmanager
+def _left_at_the_end(directory: RunDirectory | None) -> Iterator[None]:
+    """However it ends, another may write to it then."""
+    try:
+        yield
+    finally:
+        if directory is not None:
+            directory.leave()
+
+
+def _begin(
+    prepared: Prepared,
+    worker: Worker,
+    description: Mapping[str, Any],
+    directory: RunDirectory,
+    console: Console,
+) -> Writer:
+    """Say in the directory what is to come; its writer."""
+    config, out = prepared.config, prepared.out
     directory.describe(**description)
     directory.log(
         "started",
@@ -94,7 +122,8 @@ async def run_loaded(
             console.print(f"note: {note}", highlight=False, markup=False)
     say = functools.partial(_say, prepared, console)
     _be_patient(prepared, directory, say)
-    writer = Writer(
+    schema = metrics_schema(config.carry, worker.passages, worker.columns)
+    return Writer(
         out,
         config,
         schema,
@@ -103,7 +132,6 @@ async def run_loaded(
         begin=prepared.begin,
         disk=directory.disk,
     )
-    return await _stream(prepared, worker, writer, directory, console, exporter=exporter)
 
 
 async def _stream(
@@ -121,7 +149,7 @@ async def _stream(
     planner = Planner(
         worker.packing,
         budget_for(config, model),
-        config.window,
+        config.window_records,
         config.prefetch_bytes // 4,
         whole_windows=config.deterministic,
     )
@@ -150,6 +178,7 @@ async def _stream(
                 stages = Stages(loader, how, planner, worker, writer, threads)
                 with worker.running(directory.log, functools.partial(counters.beat, "compute")):
                     await stream(stages, queues, counters, outside.incidents.take, means.add)
+                outside.incidents.summarize()
                 seconds = counters.seconds
                 spent = counters.busy_so_far().items()
                 close = functools.partial(
@@ -159,8 +188,9 @@ async def _stream(
                     max_tokens=planner.budget.tokens,
                     stage_seconds={stage: round(busy, 3) for stage, busy in spent},
                 )
+                ended: State = "stopped" if loader.stopped.is_set() else "finished"
                 # in a thread, for a signal must be heard while it waits for room
-                await to_thread.run_sync(close, "stopped" if stopped else "finished")
+                await to_thread.run_sync(close, ended)
                 beside.cancel_scope.cancel()
     except BaseException as error:
         loader.stop()  # nothing is waited for any more
@@ -174,12 +204,12 @@ async def _stream(
             raise cause from error
         raise RunFault(
             f"the run broke off: {one_line(cause)}. Finished parts are kept in {directory.path}: "
-            f"run the same command again to go on."
+            f"resume the run to go on."
         ) from error
-    outside.end("stopped" if stopped else "finished")
+    outside.end(ended)
     return Summary(
         path=directory.path,
-        signal=stopped[0] if stopped else None,
+        signal=stopped[0] if stopped and ended == "stopped" else None,
         counters=counters,
         seconds=seconds,
         memory=observer.look().memory,

@@ -110,8 +110,8 @@ async def _plan(
 ) -> None:
     planner, loader = stages.planner, stages.loader
 
-    async def hand_over() -> None:
-        cut = planner.cut()
+    async def hand_over(*, at_end: bool = False) -> None:
+        cut = planner.cut(at_end=at_end)
 
         def next_batch() -> Batch | None:
             with counters.busy("plan"):
@@ -131,7 +131,7 @@ async def _plan(
             if planner.is_full(counters.per_second, idle=batches.starved):
                 await hand_over()
         if not loader.stopped.is_set():
-            await hand_over()
+            await hand_over(at_end=True)
 
 
 async def _compute(
@@ -184,6 +184,10 @@ async def _write(
             for table in writer.add(result):
                 on_rows(table)
 
+    def tick() -> None:
+        with counters.busy("write"):
+            writer.tick()
+
     def close() -> None:
         with counters.busy("write"):
             writer.close()
@@ -191,8 +195,9 @@ async def _write(
     async def close_parts_in_time() -> None:
         while True:
             await anyio.sleep(TICK_SECONDS)
-            async with turn:
-                await threads.run("write", writer.tick)
+            if writer.is_due:
+                async with turn:
+                    await threads.run("write", tick)
 
     async with anyio.create_task_group() as group:
         group.start_soon(close_parts_in_time)

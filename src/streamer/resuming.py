@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.config import RunConfig
-from streamer.errors import UsageError
+from streamer.errors import RunFault, UsageError
 from streamer.loading.identity import changes
 from streamer.monitoring.summary import DomainMeans, wanted_columns
 from streamer.runs import Run
@@ -88,13 +89,22 @@ def refuse_another_model(
 
 
 def reload(run: Run, means: DomainMeans, reasons: Counter[str]) -> None:
-    """Take account of what earlier sessions wrote, for the summary at the end."""
-    for part in run.parts("metrics"):
-        names = pq.read_schema(part).names
-        means.add(pq.read_table(part, columns=wanted_columns(names)))
-    for part in run.parts("rejected"):
-        texts = pq.read_table(part, columns=["reason"])["reason"].to_pylist()
-        reasons.update(text.partition(":")[0] for text in texts)
+    """Take account of what earlier sessions wrote, for the summary at the end.
+
+    :raises RunFault: a part of it is damaged.
+    """
+    part = run.path
+    try:
+        for part in run.parts("metrics"):
+            names = pq.read_schema(part).names
+            means.add(pq.read_table(part, columns=wanted_columns(names)))
+        for part in run.parts("rejected"):
+            texts = pq.read_table(part, columns=["reason"])["reason"].to_pylist()
+            reasons.update(text.partition(":")[0] for text in texts)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFault(
+            f"{part} is damaged: {error}. `streamer check {run.path}` says more"
+        ) from None
 
 
 def _refuse(path: Path, found: Sequence[str]) -> None:

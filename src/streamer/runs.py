@@ -10,6 +10,9 @@ import pyarrow.parquet as pq
 
 from streamer.errors import UsageError
 
+NEEDED = {"status", "config", "inputs", "kind", "versions", "earlier_sessions", "working_directory"}
+"""What the manifest of a run says from its beginning."""
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run:
@@ -39,7 +42,8 @@ class Run:
 
     def parts(self, name: str) -> list[Path]:
         """The finished part files of the table `name`, in order."""
-        return sorted((self.path / name).glob("part-*.parquet"))
+        parts = (self.path / name).glob("part-*.parquet")
+        return sorted(parts, key=lambda part: (len(part.name), part.name))  # beyond 99999, too
 
 
 def open_run(path: str | Path) -> Run:
@@ -49,8 +53,11 @@ def open_run(path: str | Path) -> Run:
     """
     manifest = Path(path) / "manifest.json"
     try:
-        return Run(Path(path), orjson.loads(manifest.read_bytes()))
+        said = orjson.loads(manifest.read_bytes())
     except OSError as error:
         raise UsageError(f"no run in {path}: {error}") from None
     except orjson.JSONDecodeError as error:
         raise UsageError(f"{manifest} is damaged: {error}") from None
+    if not isinstance(said, dict) or not said.keys() >= NEEDED:
+        raise UsageError(f"{manifest} is not that of a run of this version. Choose another path.")
+    return Run(Path(path), said)

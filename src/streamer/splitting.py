@@ -44,8 +44,8 @@ def failure_of(error: Exception) -> Failure:
         return Failure("out of memory", out_of_memory=True)
     if is_device_error(error):
         raise RunFault(
-            f"the device failed: {one_line(error)}. This process cannot use it any more. Run the "
-            f"same command again: it goes on behind the last finished part"
+            f"the device failed: {one_line(error)}. This process cannot use it any more. Resume "
+            f"the run: it goes on behind the last finished part"
         ) from error
     return Failure(f"the model raised {one_line(error)}")
 

@@ -8,7 +8,16 @@ from collections.abc import Iterator, Sequence
 
 from streamer.batching.budget import Budget
 from streamer.packing import Packing
-from streamer.records import Batch, Chunk, Loaded, Rejection, Rows, TokenizedRecord, Window
+from streamer.records import (
+    Batch,
+    Chunk,
+    Loaded,
+    Rejection,
+    Rows,
+    TokenizedRecord,
+    Window,
+    held_bytes,
+)
 
 WINDOW_SECONDS = 10.0
 FIRST_RECORDS = 256
@@ -26,7 +35,8 @@ class Planner:
         *,
         whole_windows: bool = False,
     ) -> None:
-        """`whole_windows`: cut none early, so that batches do not depend on time."""
+        """`whole_windows`: cut none early, and each at the same record, however records arrive, so
+        that batches do not depend on time."""
         self.budget = budget
         self.whole_windows = whole_windows
         self._packing = packing
@@ -57,11 +67,25 @@ class Planner:
             or self._bytes >= self._window_bytes
         )
 
-    def cut(self) -> Iterator[Batch]:
-        """The batches of all that was gathered, window by window, each cut when it is asked for."""
-        gathered, self._gathered, self._bytes = self._gathered, [], 0
-        for begin in range(0, len(gathered), self._window_records):
-            yield from self._window(gathered[begin : begin + self._window_records])
+    def cut(self, *, at_end: bool = False) -> Iterator[Batch]:
+        """The batches of all that was gathered, window by window, each cut when it is asked for;
+        but for a last window that is not full, if windows are to be whole and more is to come."""
+        while self._gathered:
+            rows, is_full = self._first_window()
+            if not (is_full or at_end or not self.whole_windows):
+                return
+            window, self._gathered = self._gathered[:rows], self._gathered[rows:]
+            self._bytes -= sum(map(held_bytes, window))
+            yield from self._window(window)
+
+    def _first_window(self) -> tuple[int, bool]:
+        """How many records the first window has, and whether it is full."""
+        size = 0
+        for rows, record in enumerate(self._gathered, 1):
+            size += held_bytes(record)
+            if rows == self._window_records or size >= self._window_bytes:
+                return rows, True
+        return len(self._gathered), False
 
     def _window(self, gathered: Sequence[Loaded]) -> Iterator[Batch]:
         """The batches of one window. Rejections ride on the first."""

@@ -180,7 +180,7 @@ def _elements(
                 if emitted:
                     emitted.clear()
                     if not stand_in:
-                        yield _element(kept, opening, complete=True).span()
+                        yield _element(kept, opening, delimiter=part[-1:]).span()
                     stand_in = False
                     kept = _Kept(kept.end)
                 begin = end
@@ -200,8 +200,9 @@ def _elements(
         yield _element(kept, opening).span(f"{problem}; from here on the array cannot be split")
 
 
-def _element(kept: _Kept, opening: int, complete: bool = False) -> _Kept:
-    """`kept` without the array's [ and commas before it and, if it is complete, , or ] behind."""
+def _element(kept: _Kept, opening: int, delimiter: bytes = b"") -> _Kept:
+    """`kept` without the array's [ and commas before it and, if it is complete, the , or ] behind
+    it, which may be its last byte, `delimiter`."""
     raw = bytes(kept.raw)
     if kept.offset == opening:
         raw = raw.removeprefix(b"[")
@@ -209,7 +210,8 @@ def _element(kept: _Kept, opening: int, complete: bool = False) -> _Kept:
     lead = len(kept.raw) - len(raw)
     element = _Kept(kept.offset + lead)
     element.size = kept.size - lead
-    if complete and raw[:1] not in (b"{", b"["):  # a scalar is complete only by what follows it
+    is_scalar = raw[:1] not in (b"{", b"[")
+    if is_scalar and delimiter in (b",", b"]"):
         raw = raw.rstrip(BLANK + b",]")
         element.size -= 1
     element.raw = bytearray(raw)

@@ -136,7 +136,7 @@ class RetryingFile:
         return repeatable and isinstance(error, Exception) and not isinstance(error, lasting)
 
     def _fault(self, error: Exception) -> RunFault:
-        again = "run the same command again: finished parts are kept."
+        again = "resume the run: finished parts are kept."
         if isinstance(error, FileNotFoundError):
             return RunFault(
                 f"{self._name} is gone: it was there when the run began. Bring it back and {again}"

@@ -1,4 +1,4 @@
-"""Why records were rejected, batches split and passages run again: from results into the log."""
+"""Why records were rejected and passages run again: from results into the log."""
 
 import threading
 from collections import Counter
@@ -27,9 +27,6 @@ class Incidents:
         rows = [one.origin.row for one in result.records]
         rows += [one.origin.row for one in result.rejections]
         where = {"first_row": min(rows), "last_row": max(rows)} if rows else {}
-        if work.splits or work.hopeless:
-            how = {"splits": work.splits, "positions_that_fit": work.largest}
-            self._log("split", {"reason": "out of memory", "records": len(rows), **how, **where})
         if work.reruns:
             reason = "the residual is not finite"
             self._log("run again in float32", {"reason": reason, "passages": work.reruns, **where})

@@ -53,8 +53,8 @@ async def watch(
     leave(hanging)
     raise RunFault(
         f"the run stands still: {found} made no progress for {seconds:g} s (stall_seconds). The "
-        f'stack of every thread is in the run\'s log.jsonl, at "stalled". Run the same command '
-        f"again: it goes on behind the last finished part"
+        f'stack of every thread is in the run\'s log.jsonl, at "stalled". Resume the run: '
+        f"it goes on behind the last finished part"
     )
 
 

@@ -24,6 +24,7 @@ from streamer.errors import RunFault
 from streamer.records import Place
 from streamer.writing.fault_points import reached
 from streamer.writing.parts import TEMPORARY, PartWriter, part_name, read_metadata
+from streamer.writing.patient import write_fault
 
 LEADING = "metrics"
 PART = re.compile(r"part-(\d{5,})\.parquet")
@@ -95,10 +96,16 @@ def leftovers(directory: Path) -> list[Path]:
 
 
 def tidy(directory: Path) -> list[Path]:
-    """Remove the `leftovers`; says which."""
+    """Remove the `leftovers`; says which.
+
+    :raises RunFault: one cannot be removed.
+    """
     removed = leftovers(directory)
-    for path in removed:
-        path.unlink()
+    try:
+        for path in removed:
+            path.unlink()
+    except OSError as error:
+        raise write_fault(directory, error) from None
     return removed
 
 

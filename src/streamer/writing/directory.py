@@ -131,6 +131,7 @@ def is_run(path: Path) -> bool:
 
 def unused(path: Path) -> Path:
     """`path`, or the next of `path`-2, `path`-3, … at which there is nothing."""
+    path = path if path.name else path.resolve()
     tries = itertools.chain(
         [path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
     )

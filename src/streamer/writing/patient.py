@@ -167,8 +167,8 @@ class PatientFile:
 def write_fault(directory: Path, error: OSError) -> RunFault:
     """What to tell of an `error` while `directory` was written: one line, with what to do."""
     return RunFault(
-        f"writing to {directory} failed: {error}. {_advice(error)} and run the same command "
-        f"again: finished parts are kept."
+        f"writing to {directory} failed: {error}. {_advice(error)} and resume the run: finished "
+        f"parts are kept."
     )
 
 

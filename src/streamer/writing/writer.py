@@ -171,13 +171,18 @@ class Writer:
         self.counts.update(new)
         self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)
 
-    def _commit_if_due(self) -> None:
+    @property
+    def is_due(self) -> bool:
+        """Whether the open parts should be closed."""
         config, rows = self._config, self._end_row - self._first_row
-        if rows and (
+        return rows > 0 and (
             rows >= config.part_rows
             or self._metrics.bytes + self._rejected.bytes >= config.part_bytes
             or time.monotonic() - self._opened >= config.part_seconds
-        ):
+        )
+
+    def _commit_if_due(self) -> None:
+        if self.is_due:
             self._commit()
 
     def _commit(self) -> None:
