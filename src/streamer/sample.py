@@ -27,7 +27,8 @@ def take_sample(config: RunConfig, count: int) -> Sample:
     """
     if count < 1:
         raise UsageError(f"--records {count}: expected at least 1")
-    prepared = prepare(config)
+    apart = {"out": None, "follow": False}  # nothing is written, nothing waited for
+    prepared = prepare(config.model_copy(update=apart))
     with LibraryWarnings():
         worker = load_worker(config, prepared.loader.fields.kind)
     how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
