@@ -133,7 +133,7 @@ def test_memory_is_that_of_a_part_however_many_there_are(run, tmp_path):
         folder.mkdir()
         commits = [(5_000 * number, 5_000 * (number + 1)) for number in range(parts)]
         peaks.append(peak(make_run(folder, commits=commits, row_group=1_000), run))
-    assert peaks[1] < 1.3 * peaks[0], peaks
+    assert peaks[1] < 2 * peaks[0], peaks  # of ten times as many
 
 
 def test_memory_is_that_of_a_row_group_however_large_the_part(run, tmp_path):
