@@ -7,7 +7,7 @@ from processes import Starter, run_with_kills
 from streamer.embedded import RECORDS
 
 KILLS = 50
-COUNT = 6000
+COUNT = 12_000
 
 
 def test_fifty_kills_leave_no_trace(tmp_path):

@@ -211,7 +211,7 @@ DEVICE_ERRORS = {
 @pytest.mark.parametrize("error", DEVICE_ERRORS.values(), ids=DEVICE_ERRORS)
 def test_a_device_that_fails_breaks_the_run_off_at_once(tmp_path, worker, model, error):
     passes = model(lambda _, number: error if number > 2 else None)
-    with pytest.raises(RunFault, match=r"the device failed: \w+: CUDA error.*same command"):
+    with pytest.raises(RunFault, match=r"the device failed: \w+: CUDA error.*Resume the run"):
         run_with(worker, **inputs(tmp_path, 64), batch_size=8, window=8)
     assert len(passes) == 3  # it is not asked again
     assert rejected(tmp_path / "RUN") == []

@@ -204,7 +204,13 @@ def test_what_is_in_flight_too_long_is_left_for_another_time(tmp_path, worker, m
     worker.delay = 0.1
     settings = {"paths": [many(tmp_path, 500)], "out": tmp_path / "RUN", "deterministic": True}
     prepared = prepare(RunConfig(progress="none", batch_size=1, window=100, **settings))
-    threading.Timer(1, prepared.loader.stop).start()
+
+    def stop_soon() -> None:
+        worker.worked.wait()
+        time.sleep(0.5)
+        prepared.loader.stop()
+
+    threading.Thread(target=stop_soon).start()
     anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
     assert 0 < prepared.counters.done < 100  # a window takes ten seconds
     assert open_run(tmp_path / "RUN").table("metrics").num_rows == 0
