@@ -195,8 +195,8 @@ async def _write(
     async def close_parts_in_time() -> None:
         while True:
             await anyio.sleep(TICK_SECONDS)
-            if writer.is_due:
-                async with turn:
+            async with turn:
+                if writer.is_due:
                     await threads.run("write", tick)
 
     async with anyio.create_task_group() as group:
