@@ -23,13 +23,12 @@ class Incidents:
 
     def take(self, result: Result) -> None:
         """Tell what happened to a batch."""
-        work = result.work
-        rows = [one.origin.row for one in result.records]
-        rows += [one.origin.row for one in result.rejections]
-        where = {"first_row": min(rows), "last_row": max(rows)} if rows else {}
-        if work.reruns:
-            reason = "the residual is not finite"
-            self._log("run again in float32", {"reason": reason, "passages": work.reruns, **where})
+        if result.work.reruns:
+            rows = [one.origin.row for one in result.records]
+            rows += [one.origin.row for one in result.rejections]
+            where = {"first_row": min(rows), "last_row": max(rows)}
+            passages = {"reason": "the residual is not finite", "passages": result.work.reruns}
+            self._log("run again in float32", passages | where)
         for rejection in result.rejections:
             self._reject(rejection)
 

@@ -44,11 +44,11 @@ class Checkpoint:
     """Totals of all commits, as in the manifest."""
 
 
-def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any]) -> list[Path]:
+def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any]) -> None:
     """Make the open parts of `tables` visible together; the last of `tables` leads.
 
     A table without rows has no part, but for the leading one and in commit 0, so that every table
-    can be read. Returns the new parts.
+    can be read.
 
     :raises OSError: it could not be written. Then it does not exist.
     """
@@ -58,7 +58,8 @@ def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any
     for parts in written:
         parts.finish({**metadata, "tables": rows})
         reached(f"{number} finished {parts.directory.name}")
-    return [parts.publish() for parts in written]
+    for parts in written:
+        parts.publish()
 
 
 def read_checkpoint(directory: Path) -> Checkpoint:

@@ -141,9 +141,10 @@ class Writer:
         self._rejected.append(rejected_table(rejections))
         self._count(records, rejections, window)
         origins = [one.origin for one in records] + [one.origin for one in rejections]
-        for origin in sorted(origins, key=lambda origin: origin.row):
-            if not self._config.follow:
-                self._places.clear()
+        origins.sort(key=lambda origin: origin.row)
+        if not self._config.follow:
+            self._places.clear()
+        for origin in origins if self._config.follow else origins[-1:]:
             place = Place.behind(origin)
             self._places.pop(place.key, None)
             self._places[place.key] = place
