@@ -18,6 +18,7 @@ from made_runs import (
 )
 from streamer.checking.leftovers import repair
 from streamer.errors import RunFault, UsageError
+from streamer.writing.commit import tidy
 
 HOLD = """
 import sys, filelock
@@ -63,7 +64,12 @@ def test_a_killed_run_with_damage_is_broken(killed):
     assert "metrics/part-00001.parquet: row group 1" in look(killed).first_fault
 
 
-def test_repair_removes_what_a_crash_left_and_nothing_else(killed):
+def go_on(path: Path) -> list[str]:
+    return [str(file.relative_to(path)) for file in tidy(path)]
+
+
+@pytest.mark.parametrize("remove", [repair, go_on])
+def test_what_a_crash_left_is_removed_and_nothing_else(killed, remove):
     mine = ["notes.tmp", "metrics/notes.tmp", "metrics/part-1.parquet.tmp", "mine/x.parquet"]
     (killed.path / "mine").mkdir()
     for name in mine:
@@ -71,14 +77,14 @@ def test_repair_removes_what_a_crash_left_and_nothing_else(killed):
     pq.write_table(rejected_rows([1], killed.input), killed.path / "mine/part-00002.parquet")
     (killed.path / "manifest.json.tmp").write_text("{")
     before = killed.files()
-    removed = repair(killed.path)
+    removed = remove(killed.path)
     assert removed == [
         "manifest.json.tmp",
         "metrics/part-00002.parquet.tmp",
         "rejected/part-00002.parquet",
     ]
     after = killed.files()
-    after.pop(".lock")
+    after.pop(".lock", None)
     assert after == {name: data for name, data in before.items() if name not in removed}
     assert look(killed).leftovers.detail == "nothing"
     assert repair(killed.path) == []
@@ -107,11 +113,17 @@ def test_a_part_that_does_not_follow_the_last_commit_is_kept_as_evidence(killed)
 
 def test_repair_takes_nothing_from_a_run_that_ended_in_order(run):
     for status in ("finished", "stopped"):
-        run.manifest(status=status)
+        run.manifest(status=status, cause=None)
         run.part("metrics", 2).unlink(missing_ok=True)
         run.part("metrics", 1).unlink(missing_ok=True)
         assert repair(run.path) == []
         assert "rejected/part-00001.parquet is beyond" in look(run).leftovers.first
+
+
+def test_a_run_that_could_not_be_stopped_in_order_is_taken_for_one_that_crashed(killed):
+    killed.manifest(status="stopped", cause="DiskFull: no room")
+    assert look(killed).first_fault is None
+    assert "rejected/part-00002.parquet" in repair(killed.path)
 
 
 def hold_lock(run: MadeRun) -> subprocess.Popen[str]:

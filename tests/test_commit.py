@@ -12,7 +12,14 @@ import pytest
 
 from streamer.errors import RunFault
 from streamer.records import Place
-from streamer.writing.commit import Checkpoint, commit, leftovers, read_checkpoint, tidy
+from streamer.writing.commit import (
+    Checkpoint,
+    commit,
+    orphans,
+    read_checkpoint,
+    temporary_files,
+    tidy,
+)
 from streamer.writing.fault_points import VARIABLE
 from streamer.writing.parts import PartWriter
 
@@ -67,9 +74,9 @@ CASES = [(count, step) for count, others in OTHERS.items() for step in steps(oth
 def test_a_kill_between_two_steps_leaves_a_whole_commit_or_none(count, step, tmp_path):
     others = OTHERS[count]
     assert die_at(step, tmp_path, others) == -signal.SIGKILL
-    left = leftovers(tmp_path)
+    left = temporary_files(tmp_path) + orphans(tmp_path)
     assert tidy(tmp_path) == left
-    assert leftovers(tmp_path) == []
+    assert tidy(tmp_path) == []
     begin = read_checkpoint(tmp_path)
     made = step.startswith("1 renamed metrics")  # from then on the commit exists
     assert (begin.number, begin.row) == ((2, 2 * ROWS) if made else (1, ROWS))

@@ -187,12 +187,33 @@ def test_what_decides_no_number_may_change(folder):
         ({"layers": (1, 3)}, "layers was"),
         ({"too_long": "truncate"}, "too_long was"),
         ({"deterministic": True}, "deterministic was False and is True"),
+        ({"kind": "text"}, "its records were 'contrast' and are to be 'text'"),
         ({"model": str(MODEL), "sae": SAES, "layers": (1, 3, 5)}, "model was 'embedded' and is"),
     ],
 )
 def test_other_settings_are_refused_and_named(folder, changes, named):
     with pytest.raises(UsageError, match=named):
         again(folder, **changes)
+    again(folder).directory.leave()  # and the lock is free
+
+
+@pytest.mark.parametrize(
+    ("what", "key", "told"),
+    [
+        ("model", "files", "the model's files was other and is"),
+        ("model", "revision", "the model's revision was other and is None"),
+        ("sae", "files", "the SAE of layer 3 has other files than it had"),
+        ("sae", "revision", "the SAE of layer 3 was revision other and is None"),
+    ],
+)
+def test_another_model_or_sae_is_refused_and_named(folder, what, key, told):
+    path = folder / "RUN" / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"status": "stopped"}
+    (manifest["model"] if what == "model" else manifest["saes"][1])[key] = "other"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match=told):
+        run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    assert json.loads(path.read_text()) == manifest
     again(folder).directory.leave()  # and the lock is free
 
 
@@ -246,7 +267,11 @@ def test_inputs_that_come_or_go_are_refused(folder):
 def test_fresh_begins_beside_it(folder):
     config = RunConfig(paths=[str(folder / "in.jsonl")], out=folder / "RUN", seed=1)
     assert prepare(config, fresh=True).out == folder / "RUN-2"
-    (folder / "RUN-2").mkdir()
+    command = ["run", "in.jsonl", "--out", "RUN", "--seed", "1"]
+    assert run(*command, folder=folder).returncode == 2
+    assert run(*command, "--fresh", folder=folder).returncode == 0
+    assert streamer.open_run(folder / "RUN").manifest["config"]["seed"] == 0
+    assert streamer.open_run(folder / "RUN-2").manifest["config"]["seed"] == 1
     assert prepare(config, fresh=True).out == folder / "RUN-3"
 
 

@@ -100,7 +100,7 @@ class RunConfig(BaseModel):
     overlap: bool = True
     """Read, compute and write at the same time. Without, one after another, for comparison."""
     window: Positive | None = None
-    """Most records that are sorted together, to share and pad better. Left out: 4096, of a
+    """Most records that are sorted together, to share and pad better. Left out: 2048, of a
     deterministic run 256. Nothing of a window is on disk before all of it is, so it is also kept to
     ten seconds of work, but for a deterministic run."""
 
@@ -138,7 +138,7 @@ class RunConfig(BaseModel):
     @property
     def window_records(self) -> int:
         """Most records in a window."""
-        return self.window or (256 if self.deterministic else 4096)
+        return self.window or (256 if self.deterministic else 2048)
 
     @field_validator("field")
     @classmethod

@@ -17,7 +17,7 @@ from streamer.runs import Run
 FREE = {
     "paths",  # the inputs themselves are compared
     "out",
-    "kind",  # what was found is compared
+    "kind",  # compared with what was found
     "progress",
     "disk_wait_seconds",
     "stall_seconds",
@@ -41,7 +41,7 @@ BATCHING = {
     "prefetch_bytes",
 }
 """Settings that may differ, too, unless the run is deterministic: numbers differ by rounding."""
-MODEL_KEYS = ("files", "dtype", "autocast", "bos")
+MODEL_KEYS = ("files", "revision", "dtype", "autocast", "bos")
 
 
 def refuse_changes(
@@ -60,6 +60,8 @@ def refuse_changes(
         for key, value in now.items()
         if key not in free and before.get(key) != value
     ]
+    if config.kind not in ("auto", earlier["kind"]):
+        found.append(f"its records were {earlier['kind']!r} and are to be {config.kind!r}")
     old = {one["name"]: one for one in earlier["inputs"]}
     new = {one["name"]: dict(one) for one in inputs}
     found += [f"the input {name} is gone" for name in old if name not in new]
@@ -85,6 +87,9 @@ def refuse_another_model(
     for old, new in zip(earlier["saes"], saes, strict=True):
         if old["files"] != new["files"]:
             found.append(f"the SAE of layer {new['layer']} has other files than it had")
+        if old["revision"] != new["revision"]:
+            was, now = old["revision"], new["revision"]
+            found.append(f"the SAE of layer {new['layer']} was revision {was} and is {now}")
     _refuse(path, found)
 
 

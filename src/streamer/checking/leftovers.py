@@ -1,22 +1,16 @@
 """What a crash leaves in a run directory, and its removal: that, and nothing else."""
 
 import contextlib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from streamer.checking.manifest import Manifest, read_manifest
-from streamer.checking.parts import METRICS, Damaged, Listing, OpenPart, list_parts
+from streamer.checking.parts import Damaged, Listing, OpenPart, list_parts, name_of
 from streamer.errors import RunFault, UsageError
-from streamer.writing.commit import PART
+from streamer.writing.commit import orphans, temporary_files
 from streamer.writing.directory import LOCK
-from streamer.writing.parts import TEMPORARY
-
-WRITTEN = re.compile(rf"{PART.pattern}|(manifest|status)\.json")
-"""The files that are written under a temporary name."""
 
 
 @dataclass(slots=True)
@@ -26,7 +20,8 @@ class Leftovers:
     removable: list[Path] = field(default_factory=list)
     """Temporary files, and parts of the commit that a crash interrupted."""
     unexplained: list[Path] = field(default_factory=list)
-    """Parts beyond the last commit that no crash leaves: parts of metrics must be missing."""
+    """Parts beyond the last commit that no crash leaves: parts of metrics must be missing. Going on
+    would remove them, too, and do their rows again."""
 
 
 def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftovers:
@@ -35,27 +30,15 @@ def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftover
     A crash interrupts one commit, the one after the last, whose rows follow those of the last.
     Other parts that lack their part of metrics are the only trace of rows that were lost.
     """
-    leftovers = Leftovers(list(_temporary(path)))
+    leftovers = Leftovers(temporary_files(path))
     end_row = _end_row(listing)
-    for table, parts in listing.tables.items():
-        for number, file in sorted(parts.items()):
-            if table == METRICS or number <= listing.last:
-                continue
-            with contextlib.suppress(Damaged), OpenPart(file) as part:
-                if not part.is_ours:
-                    continue  # a directory of somebody else's
-                follows = number == listing.last + 1 and part.footer().first_row == end_row
-                if follows and not manifest.is_closed:
-                    leftovers.removable.append(file)
-                    continue
-            leftovers.unexplained.append(file)
+    for file in orphans(path):
+        follows = False
+        with contextlib.suppress(Damaged), OpenPart(file) as part:
+            follows = part.footer().first_row == end_row and not manifest.is_closed
+        interrupted = follows and file.name == name_of(listing.last + 1)
+        (leftovers.removable if interrupted else leftovers.unexplained).append(file)
     return leftovers
-
-
-def _temporary(path: Path) -> Iterator[Path]:
-    for file in sorted([*path.glob(f"*{TEMPORARY}"), *path.glob(f"*/part-*{TEMPORARY}")]):
-        if WRITTEN.fullmatch(file.name.removesuffix(TEMPORARY)):
-            yield file
 
 
 def _end_row(listing: Listing) -> int | None:

@@ -46,11 +46,13 @@ class Manifest:
     counts: dict[str, Any] = field(default_factory=dict)
     """Totals, once the run has ended."""
     versions: dict[str, Any] = field(default_factory=dict)
+    cause: str | None = None
+    """Why the run broke off, or could not be stopped in order."""
 
     @property
     def is_closed(self) -> bool:
         """Whether the run ended in order, finished or not."""
-        return self.status in CLOSED
+        return self.status in CLOSED and self.cause is None
 
 
 def read_manifest(run: Path) -> Manifest:

@@ -80,8 +80,8 @@ class Counters:
 
     @property
     def per_second(self) -> float:
-        """Records a second since the start."""
-        return (self.done - self.before) / max(self.seconds, 1e-9)
+        """Records a second while the device works."""
+        return (self.done - self.before) / max(self.busy_seconds["compute"], 1e-9)
 
     def start(self) -> None:
         """Set the clock: what was before is not the run's."""

@@ -28,6 +28,8 @@ from streamer.writing.patient import write_fault
 
 LEADING = "metrics"
 PART = re.compile(r"part-(\d{5,})\.parquet")
+REPLACED = re.compile(rf"{PART.pattern}|(manifest|status)\.json")
+"""The files that are written under a temporary name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,32 +84,43 @@ def read_checkpoint(directory: Path) -> Checkpoint:
         ) from None
 
 
-def leftovers(directory: Path) -> list[Path]:
-    """What a crash left in `directory`: temporary files, and parts that belong to no commit."""
+def temporary_files(directory: Path) -> list[Path]:
+    """Files in the run directory that were not given their names."""
+    found = [*directory.glob(f"*{TEMPORARY}"), *directory.glob(f"*/part-*{TEMPORARY}")]
+    return sorted(path for path in found if REPLACED.fullmatch(path.name.removesuffix(TEMPORARY)))
+
+
+def orphans(directory: Path) -> list[Path]:
+    """Parts in the run directory that belong to no commit: they are beyond the last one."""
     committed = max(_parts(directory / LEADING), default=-1)
-    orphans = [
+    return [
         path
         for table in sorted(directory.iterdir())
         if table.is_dir() and table.name != LEADING
         for number, path in sorted(_parts(table).items())
-        if number > committed
+        if number > committed and _is_ours(path)
     ]
-    temporary = [*directory.glob(f"*.json{TEMPORARY}"), *directory.glob(f"*/part-*{TEMPORARY}")]
-    return [*sorted(temporary), *orphans]
 
 
 def tidy(directory: Path) -> list[Path]:
-    """Remove the `leftovers`; says which.
+    """Remove `temporary_files` and `orphans`, whose rows are done again; says which.
 
     :raises RunFault: one cannot be removed.
     """
-    removed = leftovers(directory)
+    removed = [*temporary_files(directory), *orphans(directory)]
     try:
         for path in removed:
             path.unlink()
     except OSError as error:
         raise write_fault(directory, error) from None
     return removed
+
+
+def _is_ours(part: Path) -> bool:
+    try:
+        return bool(read_metadata(part))
+    except (OSError, pa.ArrowException, ValueError):
+        return False  # parts get their names when they are whole
 
 
 def _parts(table: Path) -> dict[int, Path]:
