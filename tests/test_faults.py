@@ -20,7 +20,11 @@ from streamer.splitting import HOPELESS
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 
-OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+CUDA_OUT_OF_MEMORY = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+try:
+    torch.empty(2**62, dtype=torch.uint8)
+except RuntimeError as error:
+    OUT_OF_MEMORY = error  # as the allocator of the CPU raises it
 ERROR = ValueError("cannot look at this\nsecond line")
 
 
@@ -119,6 +123,18 @@ def test_however_many_records_are_to_blame_each_is_rejected_and_the_others_measu
     assert run.table("metrics").num_rows == 64 - len(guilty)
 
 
+@pytest.mark.usefixtures("feeding")
+@pytest.mark.parametrize("batch_size", [4, 64])
+def test_many_records_to_blame_at_the_beginning_are_rejected_if_one_behind_them_can_be_measured(
+    tmp_path, worker, model, batch_size
+):
+    guilty = tuple(range(HOPELESS + 8))
+    model(lambda rows, _: ERROR if guilty_rows(rows, worker) else None)
+    run, _ = run_with(worker, **inputs(tmp_path, 64, guilty), batch_size=batch_size)
+    assert tuple(row["row"] for row in rejected(tmp_path / "RUN")) == guilty
+    assert run.table("metrics").num_rows == 64 - len(guilty)
+
+
 def test_what_raises_behind_the_model_is_split_as_well(tmp_path, worker, monkeypatch):
     compute, key = streamer.worker.compute, 3
 
@@ -191,6 +207,13 @@ def test_when_none_of_the_first_records_can_be_measured_the_run_breaks_off(
     assert rejected(tmp_path / "RUN") == []
 
 
+def test_when_no_record_of_all_can_be_measured_the_run_breaks_off(tmp_path, worker, model):
+    model(lambda rows, _: ERROR if rows.size > 5 else None)
+    with pytest.raises(RunFault, match=f"none of the first {HOPELESS + 1} records"):
+        run_with(worker, **inputs(tmp_path, HOPELESS + 1), part_rows=1)
+    assert rejected(tmp_path / "RUN") == []
+
+
 def test_a_model_of_which_nothing_is_finite_breaks_the_run_off(tmp_path, worker, monkeypatch):
     for name in ("residuals", "residuals_apart"):
         whole = getattr(worker.model, name)
@@ -249,10 +272,11 @@ def test_what_the_model_rejects_is_kept_back_until_something_was_measured(worker
 
 @pytest.mark.usefixtures("feeding")
 @pytest.mark.parametrize("attempt", [1, 3])
-def test_memory_that_runs_out_once_costs_nothing(tmp_path, worker, model, attempt):
+@pytest.mark.parametrize("error", [OUT_OF_MEMORY, CUDA_OUT_OF_MEMORY], ids=["cpu", "cuda"])
+def test_memory_that_runs_out_once_costs_nothing(tmp_path, worker, model, attempt, error):
     settings = inputs(tmp_path, 64)
     plain, _ = run_with(worker, **settings | {"out": tmp_path / "PLAIN"})
-    model(lambda _, number: OUT_OF_MEMORY if number == attempt else None)
+    model(lambda _, number: error if number == attempt else None)
     run, summary = run_with(worker, **settings, batch_size=16)
     assert summary.counters.splits == 1
     assert rejected(tmp_path / "RUN") == []

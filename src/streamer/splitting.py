@@ -18,7 +18,8 @@ from streamer.records import Batch, Rejection, Result, TokenizedRecord, Window, 
 
 Log = Callable[[str, dict[str, Any]], None]
 HOPELESS = 32
-"""So many records may fail before one is measured: then it is unlikely to be them."""
+"""So many records, and a whole window, may fail before one is measured: then it is unlikely to be
+them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,9 @@ class Splitter:
         self._known_good = self._plain
         self._has_measured = False
         self._failed = 0
-        """Records that failed before the first was measured."""
+        """Records that failed before the first was measured,"""
+        self._last_failure = "", ""
+        """and why the last of them did, and what to do about it."""
         self._held: list[Result] = []
 
     def attempt(self, batch: Batch) -> Result:
@@ -142,16 +145,35 @@ class Splitter:
 
     def told(self, results: Sequence[Result]) -> list[Result]:
         """Those of `results`, and of earlier ones, that can be passed on. Until something has been
-        measured, what the model rejected is kept back: a run that breaks off rejects none of it."""
-        self._held += results
-        if self._failed and not self._has_measured:
-            return []
-        return self.all_held()
+        measured, what the model rejected is kept back: a run that breaks off rejects none of it.
 
-    def all_held(self) -> list[Result]:
-        """What has not been passed on."""
+        :raises RunFault: too many records failed, and none was measured.
+        """
+        self._held += results
+        if not self._failed or self._has_measured:
+            return self._all_held()
+        if any(result.window != self._held[0].window for result in self._held):
+            self._give_up_if_hopeless()
+        return []
+
+    def last(self) -> list[Result]:
+        """What has not been passed on, when no more comes.
+
+        :raises RunFault: too many records failed, and none was measured.
+        """
+        self._give_up_if_hopeless()
+        return self._all_held()
+
+    def _all_held(self) -> list[Result]:
         held, self._held = self._held, []
         return held
+
+    def _give_up_if_hopeless(self) -> None:
+        if self._failed >= HOPELESS and not self._has_measured:
+            where, advice = self._last_failure
+            raise RunFault(
+                f"{where}: none of the first {self._failed} records could be measured. {advice}"
+            )
 
     def _blame(self, records: Sequence[TokenizedRecord], failure: Failure) -> None:
         """Return if it is because of the `records` that they failed.
@@ -168,10 +190,7 @@ class Splitter:
             )
         if not self._has_measured:
             self._failed += len(records)
-            if self._failed >= HOPELESS:
-                raise RunFault(
-                    f"{where}: none of the first {self._failed} records could be measured. {advice}"
-                )
+            self._last_failure = where, advice
         known = "a record that was measured before" if self._has_measured else "a few plain tokens"
         try:
             fails = not self._run(self._pack(Window(0, 1), (self._known_good,), ())).records

@@ -137,8 +137,11 @@ class Worker:
         return results
 
     def finish(self) -> list[Result]:
-        """The last results, when no more batches come."""
-        return self.drain() + self.splitter.all_held()
+        """The last results, when no more batches come.
+
+        :raises RunFault: none of them could be measured, and not because of the records.
+        """
+        return self.drain() + self.splitter.last()
 
     def _step(self) -> list[Result]:
         """Take every batch a step further, the newest first, so that the device has work while the
