@@ -214,7 +214,6 @@ def test_another_model_or_sae_is_refused_and_named(folder, what, key, told):
     with pytest.raises(UsageError, match=told):
         run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
     assert json.loads(path.read_text()) == manifest
-    again(folder).directory.leave()  # and the lock is free
 
 
 def test_the_batches_of_a_deterministic_run_may_not_change(tmp_path):
