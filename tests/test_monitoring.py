@@ -81,6 +81,16 @@ def test_work_counts_for_its_stage_also_while_it_goes_on():
     assert after["load"] == 0
 
 
+def test_the_device_is_as_fast_as_it_was_while_it_worked():
+    counters = Counters()
+    counters.begin_at({"records": 50})
+    assert counters.per_second == 0
+    counters.started -= 3600  # most of which nothing came
+    counters.busy_seconds["compute"] = 2.0
+    counters.done += 100
+    assert counters.per_second == 50
+
+
 def test_a_look_sees_queues_and_memory():
     queue: Queue[int] = Queue("loaded", 10)
     now = Observer(Counters(), [queue], torch.device("cpu")).look()
