@@ -310,7 +310,7 @@ def test_a_writer_that_fails_while_the_device_computes_ends_the_run(
     assert "It was removed or unmounted meanwhile" in str(faults[0])
 
 
-def test_whoever_waits_beats_and_says_when_it_is_over(tmp_path, monkeypatch):
+def test_whoever_waits_says_why_and_when_it_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(patient, "FIRST_SECONDS", 0.001)
     heard: list[str | None] = []
     disk = Disk(60, Patience(on_wait=heard.append))
