@@ -150,7 +150,9 @@ def test_a_signal_ends_the_wait_for_room(tmp_path):
     check_stopped(tmp_path, process, 143, "part-00002.parquet.tmp")
     (event,) = events(tmp_path, "stopped")
     assert (datetime.fromisoformat(event["time"]) - begin).total_seconds() < 4  # it waits for 8
-    assert streamer.open_run(tmp_path / "RUN").manifest["status"] == "stopped"
+    manifest = streamer.open_run(tmp_path / "RUN").manifest
+    assert manifest["status"] == "stopped"
+    assert "part-00002.parquet.tmp" in manifest["cause"]  # only an orderly end has none
 
 
 @contextlib.contextmanager

@@ -10,7 +10,17 @@ import streamer
 
 PACKAGE = Path(streamer.__file__).parent
 STAGES = {"loading", "batching", "model", "analysis", "writing"}
-SHARED = {"config", "packing", "embedded", "errors", "patience", "queues", "records", "_version"}
+SHARED = {
+    "config",
+    "packing",
+    "embedded",
+    "errors",
+    "patience",
+    "queues",
+    "records",
+    "threads",
+    "_version",
+}
 
 
 def imported(file: Path) -> Iterator[str]:

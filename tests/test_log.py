@@ -178,6 +178,7 @@ def test_what_is_written_to_standard_error_is_told_line_by_line(tmp_path, capfd)
             chatter.tell()
         assert (tmp_path / "stderr.log").stat().st_size <= TURN_BYTES
         os.write(2, b"no end")
+    chatter.end()
     assert [text for _, text in told[:3]] == ["one", "two", "a child"]
     assert told[-1][1].endswith("no end")
     assert list(tmp_path.iterdir()) == []

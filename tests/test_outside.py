@@ -319,9 +319,7 @@ def test_present_trouble_is_in_the_status(tmp_path, embedded_worker, monkeypatch
 
 
 def test_a_disk_that_hangs_over_the_status_does_not_hold_the_run(tmp_path, monkeypatch):
-    import streamer.monitoring.outside
-
-    monkeypatch.setattr(streamer.monitoring.outside, "HANG_SECONDS", 0.1)
+    monkeypatch.setattr("streamer.session.CLOSE_SECONDS", 0.1)
     go_on, written, write = threading.Event(), [], StatusFile.write
 
     def hang(self, state, *rest):

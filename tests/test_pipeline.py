@@ -194,7 +194,10 @@ def test_asked_to_stop_it_drains_what_is_in_flight(tmp_path, worker):
     )
     threading.Timer(0.5, prepared.loader.stop).start()
     anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
-    rows = open_run(tmp_path / "RUN").table("metrics")["row"].to_pylist()
+    run = open_run(tmp_path / "RUN")
+    assert run.manifest["status"] == "stopped"
+    assert "cause" not in run.manifest
+    rows = run.table("metrics")["row"].to_pylist()
     assert rows == list(range(len(rows)))
     assert 0 < len(rows) <= prepared.loader.records < 50_000
 

@@ -1,6 +1,7 @@
 """A stage that hangs is found out, told with every thread's stack, and the run ends; waiting is no
 hanging."""
 
+import gc
 import json
 import os
 import subprocess
@@ -19,12 +20,14 @@ from test_pipeline import GOOD, Instant, many
 import streamer.threads
 from conftest import run_with
 from streamer.batching.planner import Planner
-from streamer.errors import RunFault
+from streamer.errors import RunFault, UsageError
 from streamer.loading.loader import Loader
 from streamer.monitoring import watchdog
 from streamer.monitoring.counters import STAGES, Counters
+from streamer.monitoring.incidents import Incidents
 from streamer.runs import open_run
 from streamer.threads import a_thread_hangs
+from streamer.writing.directory import RunDirectory
 from streamer.writing.writer import Writer
 
 PLACES = {
@@ -180,6 +183,40 @@ def test_a_batch_that_is_split_shows_progress_with_every_part(embedded_worker, m
     assert len(beats) == 7
 
 
+def test_a_log_that_hangs_over_an_incident_is_found_out(tmp_path, worker, monkeypatch, released):
+    monkeypatch.setattr(Incidents, "take", lambda *_: released.wait(60))
+    with pytest.raises(RunFault, match="stage compute made no progress"):
+        run_with(worker, paths=[many(tmp_path, 10)], out=tmp_path / "RUN", stall_seconds=0.5)
+
+
+def test_a_directory_that_hangs_while_it_is_closed_ends_the_run(
+    tmp_path, worker, monkeypatch, released
+):
+    monkeypatch.setattr(streamer.threads, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr("streamer.closing.CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(RunDirectory, "close", lambda *_, **__: released.wait(60))
+    began = time.monotonic()
+    with pytest.raises(RunFault, match=r"no progress for 0\.5 s"):
+        run_with(worker, paths=[many(tmp_path, 10)], out=tmp_path / "RUN", stall_seconds=0.5)
+    assert time.monotonic() - began < 20
+
+
+def test_the_lock_is_kept_as_long_as_a_thread_may_write(tmp_path, worker, monkeypatch, released):
+    hang("write", 1, released, monkeypatch)
+    settings = {"window": 16, "batch_size": 16, "paths": [many(tmp_path, 100)]}
+    with pytest.raises(RunFault, match="stage write made no progress"):
+        run_with(worker, out=tmp_path / "RUN", stall_seconds=0.5, **settings)
+    gc.collect()
+    with pytest.raises(UsageError, match="another process is writing"):
+        run_with(worker, out=tmp_path / "RUN", **settings)
+    released.set()
+    while a_thread_hangs():
+        time.sleep(0.01)
+    gc.collect()
+    run, _ = run_with(worker, out=tmp_path / "RUN", **settings)
+    assert run.table("metrics").num_rows == 100
+
+
 async def _watch(counters: Counters, seconds: float) -> tuple[list[Any], str]:
     seen: list[Any] = []
     with pytest.raises(RunFault) as raised, anyio.fail_after(10):
@@ -193,6 +230,14 @@ def test_stages_that_all_wait_for_each_other_stand_still():
     assert "all stages wait for each other" in text
     assert seen[1] == []
     assert 0.3 < time.monotonic() - began < 5
+
+
+def test_waiting_for_room_is_no_standstill():
+    counters = Counters(trouble="disk full: waiting")
+    began = time.monotonic()
+    threading.Timer(1.5, setattr, (counters, "trouble", None)).start()
+    anyio.run(_watch, counters, 0.4)
+    assert time.monotonic() - began > 1.5
 
 
 def test_time_in_which_the_process_was_suspended_does_not_count(monkeypatch):

@@ -1,10 +1,10 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
-import contextlib
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +18,7 @@ from streamer import __version__
 from streamer.config import STDIN, RunConfig, load_config
 from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
+from streamer.monitoring.screen import Screen
 from streamer.threads import a_thread_hangs
 
 app = cyclopts.App(
@@ -98,7 +99,8 @@ def tune(
         sizes = numbers("--batch-sizes", batch_sizes or "1,4,8,16,32")
     settings = config_from(config, paths, flags or {})
     console = Console()
-    _say_loading(settings, console)
+    with Screen(console, settings.progress) as screen:
+        screen.say(_loading(settings))
     from streamer.tuning import tune as tune_on  # noqa: PLC0415
 
     tune_on(
@@ -122,7 +124,8 @@ def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Setti
     """
     settings = config_from(config, paths, flags or {})
     console = Console()
-    _say_loading(settings, console)
+    with Screen(console, settings.progress) as screen:
+        screen.say(_loading(settings))
     from streamer.verification import verify as verify_on  # noqa: PLC0415
 
     return 0 if verify_on(settings, records, console) else 1
@@ -186,55 +189,53 @@ def _run(config: RunConfig, *, fresh: bool = False) -> int:
 
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that goes away ends no run
     console = Console()
-    if config.kind == "auto" and (config.follow or STDIN in config.paths):
-        _say(config, console, "Waiting for the first record, to see its fields …")
-    prepared = prepare(config, fresh=fresh)
-    if prepared.is_finished:
-        _say(config, console, f"{prepared.out} is finished: {prepared.begin.row:,} records.")
-        return 0
-    if prepared.directory:
-        _say(config, console, f"Going on with {prepared.out} after {prepared.begin.row:,} records.")
-    _say_loading(config, console)
-    from streamer.execution import run as run_prepared  # noqa: PLC0415
-    from streamer.monitoring.summary import print_summary  # noqa: PLC0415
+    with Screen(console, config.progress) as screen:
+        if config.kind == "auto" and (config.follow or STDIN in config.paths):
+            screen.say("Waiting for the first record, to see its fields …")
+        prepared = prepare(config, fresh=fresh)
+        if prepared.is_finished:
+            screen.say(f"{prepared.out} is finished: {prepared.begin.row:,} records.")
+            return 0
+        if prepared.directory:
+            screen.say(f"Going on with {prepared.out} after {prepared.begin.row:,} records.")
+        screen.say(_loading(config))
+        from streamer.execution import run as run_prepared  # noqa: PLC0415
+        from streamer.monitoring.summary import print_summary  # noqa: PLC0415
 
-    try:
-        summary = anyio.run(run_prepared, prepared, console)
-    except RunFault as fault:
-        again = RunFault(f"{fault} (streamer resume {prepared.out})")
-        again.exit_code = fault.exit_code
-        raise again from fault
-    with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
-        print_summary(summary, console)
+        try:
+            summary = anyio.run(run_prepared, prepared, console)
+        except RunFault as fault:
+            again = RunFault(f"{fault} (streamer resume {prepared.out})")
+            again.exit_code = fault.exit_code
+            raise again from fault
+        screen.do(partial(print_summary, summary, console))
     return 0 if summary.signal is None else 128 + summary.signal
 
 
-def _say_loading(config: RunConfig, console: Console) -> None:
-    _say(config, console, f"Loading {config.model} …")
-
-
-def _say(config: RunConfig, console: Console, text: str) -> None:
-    with contextlib.suppress(OSError, SystemExit):  # rich exits on a closed pipe
-        if config.progress != "none":
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _loading(config: RunConfig) -> str:
+    return f"Loading {config.model} …"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exit codes: 0 done; 1 broken off, or not verified; 2 usage; 128 + signal
     if stopped."""
-    errors = Console(stderr=True, soft_wrap=True)
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))} See `streamer run --help`.")
+        _complain(f"[red]error:[/red] {escape(str(error))} See `streamer run --help`.")
         code = UsageError.exit_code
     except StreamerError as error:
-        errors.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        _complain(f"[red]error:[/red] {escape(str(error))}")
         code = error.exit_code
     except KeyboardInterrupt:
-        errors.print("stopped before the run began")
+        _complain("stopped before the run began")
         code = 130
-    if a_thread_hangs():  # Python would wait for it
-        sys.stdout.flush()
+    if a_thread_hangs():  # Python would wait for it, or for what it holds
         os._exit(code or 0)
     sys.exit(code or 0)
+
+
+def _complain(text: str) -> None:
+    console = Console(stderr=True, soft_wrap=True)
+    with Screen(console, "lines") as screen:
+        screen.do(partial(console.print, text, highlight=False))

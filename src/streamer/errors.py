@@ -23,6 +23,13 @@ class RunFault(StreamerError):
     """A run that had started could not go on: a read or write failed, or a stage broke."""
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """The first error behind groups of them."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def one_line(error: BaseException) -> str:
     """An error of others as part of a message: its name, and the first line of what it says."""
     said = str(error).strip().partition("\n")[0][:LONGEST]

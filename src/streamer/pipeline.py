@@ -143,12 +143,22 @@ async def _compute(
 ) -> None:
     worker, budget = stages.worker, stages.planner.budget
 
-    def hand_over(done: Sequence[Result], seconds: float) -> None:
+    def compute(work: Callable[[], Sequence[Result]]) -> None:
+        with counters.busy("compute") as clock:
+            done = work()
+            seconds = clock.seconds
+            for result in done:
+                on_result(result)
         for result in done:
             counters.count(result)
-            on_result(result)
             budget.measured(result.work, seconds / len(done))
             in_loop(partial(results.send, result))
+
+    def feed(batch: Batch) -> Sequence[Result]:
+        done = worker.feed(batch)
+        if batches.is_empty:  # nothing to do beside waiting for the device
+            done += worker.drain()
+        return done
 
     def own_the_device() -> None:
         while True:
@@ -158,14 +168,8 @@ async def _compute(
                 break
             if stages.loader.overdue:  # left for another time, too
                 continue
-            with counters.busy("compute") as clock:
-                done = worker.feed(batch)
-                if batches.is_empty:  # nothing to do beside waiting for the device
-                    done += worker.drain()
-            hand_over(done, clock.seconds)
-        with counters.busy("compute") as clock:
-            done = worker.finish()
-        hand_over(done, clock.seconds)
+            compute(partial(feed, batch))
+        compute(worker.finish)
 
     with results:
         await stages.threads.run("compute", own_the_device)

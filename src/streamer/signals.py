@@ -1,30 +1,46 @@
 """Signals during a run: stop in order, stop at once, or lose the terminal and go on."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-import anyio
-from rich.console import Console
+from streamer.monitoring.screen import Screen
 
 
-async def stop_on_signal(
-    stop: Callable[[], None], stopped: list[int], console: Console, say: Callable[[str], None]
-) -> None:
-    """Until cancelled: the first SIGINT or SIGTERM is put into `stopped` and calls `stop`, so that
+@contextlib.contextmanager
+def stop_on_signal(stop: Callable[[], None], stopped: list[int], screen: Screen) -> Iterator[None]:
+    """While inside: the first SIGINT or SIGTERM is put into `stopped` and calls `stop`, so that
     what is in flight drains; a second ends the process. SIGHUP, which a terminal sends when it
-    goes away, ends nothing."""
+    goes away, ends nothing. Afterwards, all are as they were."""
     if threading.current_thread() is not threading.main_thread():
-        return  # only the main thread is told of signals: a notebook runs us in another
-    with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                continue
-            if stopped:
-                say("stopped at once: finished parts are kept, what was in flight is lost")
-                console.show_cursor(True)
-                os._exit(128 + number)
-            stopped.append(number)
-            stop()
-            say("stopping: what is in flight will be finished; a second signal drops it")
+        yield  # only the main thread is told of signals: a notebook runs us in another
+        return
+
+    def hear(number: int) -> None:
+        if stopped:
+            screen.say("stopped at once: finished parts are kept, what was in flight is lost")
+            screen.do(screen.console.show_cursor)
+            screen.close()
+            os._exit(128 + number)
+        stopped.append(number)
+        stop()
+        screen.say("stopping: what is in flight will be finished; a second signal drops it")
+
+    loop = asyncio.get_running_loop()
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    }
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, hear, number)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

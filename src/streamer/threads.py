@@ -1,5 +1,7 @@
-"""The threads in which the stages do their blocking work, one at a time for each, and how to leave
-one that hangs: nothing in Python can end it."""
+"""Blocking work in threads, and how to leave one that hangs: nothing in Python can end it.
+
+Every such thread is named while it works, so that the command knows at its end whether one hangs.
+"""
 
 import asyncio
 import math
@@ -16,8 +18,8 @@ NAME = "streamer "
 
 
 class Threads:
-    """Runs the calls of stages in threads. A thread that works is waited for, even if its stage was
-    cancelled; one that hangs is left behind."""
+    """Runs the calls of stages in threads, one at a time for each. A thread that works is waited
+    for, even if its stage was cancelled; one that hangs is left behind."""
 
     def __init__(self) -> None:
         self.left: set[str] = set()
@@ -26,20 +28,11 @@ class Threads:
 
     async def run(self, stage: str, call: Callable[[], T]) -> T:
         """What `call` returns, in a thread that is named after `stage`."""
-
-        def named() -> T:
-            thread = threading.current_thread()
-            name, thread.name = thread.name, NAME + stage
-            try:
-                return call()
-            finally:
-                thread.name = name
-
         task = asyncio.current_task()
         assert task is not None
         self._waiting[stage] = task
         try:
-            return await to_thread.run_sync(named)
+            return await to_thread.run_sync(_named(stage, call))
         finally:
             del self._waiting[stage]
 
@@ -47,13 +40,43 @@ class Threads:
         """Wait no longer for the threads of `stages`; and after a while for none: others may wait
         for what these hold. The stages' tasks end as if cancelled."""
         self._leave(stages)
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, lambda: self._leave([*self._waiting]))
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self.leave_all)
+
+    def leave_all(self) -> None:
+        """Wait no longer for any."""
+        self._leave([*self._waiting])
 
     def _leave(self, stages: Collection[str]) -> None:
         for stage in stages:
             if stage in self._waiting:
                 self.left.add(stage)
                 self._waiting[stage].cancel()  # asyncio's: anyio's would wait for the thread
+
+
+async def aside(name: str, call: Callable[[], T]) -> T:
+    """What `call` returns, in a thread that is left behind if this is cancelled."""
+    return await to_thread.run_sync(_named(name, call), abandon_on_cancel=True)
+
+
+async def within(seconds: float, name: str, call: Callable[[], object]) -> bool:
+    """Whether `call` came to its end in so many seconds, in a thread that is left behind if not;
+    whatever is cancelled meanwhile."""
+    with anyio.move_on_after(seconds, shield=True):
+        await aside(name, call)
+        return True
+    return False
+
+
+def _named(name: str, call: Callable[[], T]) -> Callable[[], T]:
+    def named() -> T:
+        thread = threading.current_thread()
+        before, thread.name = thread.name, NAME + name
+        try:
+            return call()
+        finally:
+            thread.name = before
+
+    return named
 
 
 def in_loop(call: Callable[[], Awaitable[T]]) -> T:
@@ -72,5 +95,5 @@ def in_loop(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def a_thread_hangs() -> bool:
-    """Whether the thread of a stage still works, to be asked after the run."""
+    """Whether one of these threads still works, to be asked after the run."""
     return any(thread.name.startswith(NAME) for thread in threading.enumerate())

@@ -19,7 +19,7 @@ LONGEST = 2000
 
 
 class Chatter:
-    """Takes file descriptor 2 while it is entered, and tells the log what is written there.
+    """Takes file descriptor 2 for a while, and tells the log what is written there.
 
     By way of a file in the run directory. A crash leaves it behind, with the last words; a pipe
     would lose them, and hold up who writes when nobody reads.
@@ -49,10 +49,14 @@ class Chatter:
             sys.stderr.flush()
             os.dup2(before, STDERR)
             os.close(before)
-            self.tell(at_end=True)
-            with self._lock:
-                os.close(self._file)
-                self._file = -1
+
+    def end(self) -> None:
+        """Tell what is left, and leave no file behind. Waits for the disk."""
+        self.tell(at_end=True)
+        with self._lock:
+            file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
             with contextlib.suppress(OSError):
                 self._path.unlink()
 

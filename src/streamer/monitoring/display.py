@@ -1,6 +1,7 @@
 """Showing a run while it goes on: a live display on a terminal, plain lines elsewhere."""
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import anyio
@@ -11,7 +12,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from streamer.config import Progress
+from streamer.monitoring.screen import Screen
 from streamer.monitoring.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -21,43 +22,40 @@ FRAMES_PER_SECOND = 4
 LINE_SECONDS = 10.0
 
 
-async def show(observer: "Observer", how: Progress, console: Console, title: str) -> None:
+async def show(observer: "Observer", screen: Screen, title: str) -> None:
     """Show the run until cancelled."""
+    if is_live(screen):
+        await _show_live(observer, screen, title)
+    elif screen.how != "none":
+        await _print_lines(observer, screen)
+
+
+def is_live(screen: Screen) -> bool:
+    """Whether a run shown there has the live display."""
+    return screen.how == "rich" or (screen.how == "auto" and screen.console.is_terminal)
+
+
+async def _show_live(observer: "Observer", screen: Screen, title: str) -> None:
+    live = live_display(screen.console, transient=True)
+    screen.do(live.start)
     try:
-        if is_live(how, console):
-            await _show_live(observer, console, title)
-        elif how != "none":
-            await _print_lines(observer, console)
-    except (OSError, SystemExit):
-        pass  # nobody looks any more (rich exits on a closed pipe); the run goes on
+        while True:
+            if screen.is_idle:  # else the terminal is slow, or stopped
+                screen.do(partial(live.update, render(observer.look(), title), refresh=True))
+            await anyio.sleep(1 / FRAMES_PER_SECOND)
+    finally:
+        screen.do(live.stop)
 
 
-def is_live(how: Progress, console: Console) -> bool:
-    """Whether a run shown like this has the live display."""
-    return how == "rich" or (how == "auto" and console.is_terminal)
-
-
-async def _show_live(observer: "Observer", console: Console, title: str) -> None:
-    with live_display(console, transient=True) as live:
-        try:
-            while True:
-                live.update(render(observer.look(), title), refresh=True)
-                await anyio.sleep(1 / FRAMES_PER_SECOND)
-        finally:
-            live.update(render(observer.look(), title), refresh=True)
-
-
-async def _print_lines(observer: "Observer", console: Console) -> None:
-    def write() -> None:
-        console.print(line(observer.look()), highlight=False, soft_wrap=True)
-
+async def _print_lines(observer: "Observer", screen: Screen) -> None:
     observer.look()
     try:
         while True:
             await anyio.sleep(LINE_SECONDS)
-            write()
+            if screen.is_idle:
+                screen.say(line(observer.look()))
     finally:
-        write()
+        screen.say(line(observer.look()))
 
 
 def live_display(console: Console, transient: bool) -> Live:

@@ -4,23 +4,25 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import anyio
-from anyio import to_thread
+import torch
 
 from streamer.monitoring.chatter import STDERR, Chatter
+from streamer.monitoring.counters import Counters
 from streamer.monitoring.incidents import Incidents
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.snapshot import Snapshot
 from streamer.monitoring.status import State, StatusFile
 from streamer.monitoring.warnings import Log
+from streamer.threads import aside
 
 STATUS_SECONDS = 2.0
 SUMMARY_SECONDS = 60.0
-HANG_SECONDS = 5.0
-"""A disk that takes longer for the status is not waited for at the end."""
 
 
 class Outside:
@@ -36,17 +38,12 @@ class Outside:
         self._turn = threading.Lock()
         self._is_over = False
 
-    @contextlib.contextmanager
-    def listening(self, live: bool) -> Iterator[None]:
+    def listening(self, live: bool) -> contextlib.AbstractContextManager[None]:
         """While inside, what is written to standard error goes to the log, if it would be written
         over a live display."""
-        try:
-            with self._chatter.taken() if live and os.isatty(STDERR) else contextlib.nullcontext():
-                yield
-        finally:
-            self.incidents.summarize()
+        return self._chatter.taken() if live and os.isatty(STDERR) else contextlib.nullcontext()
 
-    async def keep_telling(self, is_stopping: Callable[[], bool]) -> None:
+    async def keep_telling(self, is_stopping: Callable[[], bool]) -> NoReturn:
         """Until cancelled. A disk that hangs holds up nothing but this."""
 
         def tell(now: Snapshot) -> None:
@@ -61,12 +58,31 @@ class Outside:
                 self._summarized = time.monotonic()
 
         while True:
-            await to_thread.run_sync(tell, self._observer.look(), abandon_on_cancel=True)
+            await aside("status", partial(tell, self._observer.look()))
             await anyio.sleep(STATUS_SECONDS)
 
     def end(self, state: State, note: str | None = None) -> None:
-        """The last word: how it ended, and why."""
+        """The last word: how it ended, and why. Waits for the disk."""
+        self._chatter.end()
+        self.incidents.summarize()
         self._is_over = True
-        if self._turn.acquire(timeout=HANG_SECONDS):
+        with self._turn:
             self._status.write(state, self._observer.look(), note)
-            self._turn.release()
+
+
+class Loading:
+    """Tells of a run that goes on, while its model is loaded."""
+
+    def __init__(self, directory: Path, title: str, counters: Counters) -> None:
+        self._status = StatusFile(directory, title)
+        self._observer = Observer(counters, (), torch.device("cpu"))
+
+    async def keep_telling(self) -> NoReturn:
+        """Until cancelled."""
+        while True:
+            await aside("status", partial(self._status.write, "loading", self._observer.look()))
+            await anyio.sleep(STATUS_SECONDS)
+
+    def end(self, note: str) -> None:
+        """Why the run does not go on."""
+        self._status.write("failed", self._observer.look(), note)

@@ -20,9 +20,11 @@ from streamer.errors import UsageError
 from streamer.monitoring.snapshot import Snapshot
 
 NAME = "status.json"
-State: TypeAlias = Literal["running", "paused", "stopping", "finished", "stopped", "failed"]
-"""paused: it waits for some trouble to pass; stopping: it finishes what is in flight. The last
-three are the ends that a run can come to."""
+State: TypeAlias = Literal[
+    "loading", "running", "paused", "stopping", "finished", "stopped", "failed"
+]
+"""loading: it will go on once its model is there; paused: it waits for some trouble to pass;
+stopping: it finishes what is in flight. The last three are the ends that a run can come to."""
 RETRIES = 5
 RETRY_SECONDS = 0.05
 

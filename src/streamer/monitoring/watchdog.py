@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection
 from typing import Any, NoReturn
 
 import anyio
-from anyio import to_thread
 
 from streamer.errors import RunFault
 from streamer.monitoring.counters import STAGES, Counters
+from streamer.threads import aside
 
 LOOK_SECONDS = 1.0
 LOG_SECONDS = 10.0
@@ -49,7 +49,7 @@ async def watch(
     found = f"stage {' and '.join(hanging)}" if hanging else "all stages wait for each other: each"
     entries = {"stages": hanging, "seconds": seconds, "stacks": stacks()}
     with anyio.move_on_after(LOG_SECONDS):  # the disk may be what hangs
-        await to_thread.run_sync(log, "stalled", entries, abandon_on_cancel=True)
+        await aside("log", lambda: log("stalled", entries))
     leave(hanging)
     raise RunFault(
         f"the run stands still: {found} made no progress for {seconds:g} s (stall_seconds). The "

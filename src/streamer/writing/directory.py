@@ -1,6 +1,8 @@
 """A run directory as a whole: made, described by its manifest, and logged."""
 
+import contextlib
 import datetime
+import errno
 import importlib.metadata
 import itertools
 import os
@@ -18,6 +20,8 @@ from streamer.writing.parts import fsync
 from streamer.writing.patient import IMPATIENT, write_fault
 
 LOCK = ".lock"
+NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+"""What file systems without locks say, or whose lock server is away."""
 BEGUN = {LOCK, "log.jsonl", "manifest.json.tmp"}
 """What is left of a run that was killed before it had a manifest."""
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
@@ -34,10 +38,14 @@ class RunDirectory:
     def __init__(self, path: Path, earlier: dict[str, Any] | None = None) -> None:
         """Take the directory `path`, which is there; `earlier` is the manifest of its run, if any.
 
-        Writes nothing into it yet but the lock.
+        Writes nothing into it yet but the lock and a log, and cuts off what a kill has left of a
+        last line of that.
         """
         self.path = path
-        self._lock = filelock.FileLock(path / LOCK, blocking=False, thread_local=False)
+        self._is_kept = False
+        self._lock = filelock.FileLock(
+            path / LOCK, blocking=False, thread_local=False, fallback_to_soft=False
+        )
         try:
             self._lock.acquire()
             self._log = RunLog(path / "log.jsonl")
@@ -47,6 +55,12 @@ class RunDirectory:
                 f"with --out."
             ) from None
         except OSError as error:
+            if error.errno in NO_LOCKS:
+                raise UsageError(
+                    f"cannot lock the run directory {path}: its file system has no locks "
+                    f"({error.strerror}), and two processes in one run would ruin it. Choose a "
+                    f"directory on another with --out."
+                ) from None
             raise UsageError(
                 f"cannot write to the run directory {path}: {error}. Mend that, or choose another "
                 f"with --out."
@@ -77,7 +91,11 @@ class RunDirectory:
         """
         check_free(path)
         try:
+            new = [one for one in (path, *path.parents) if not one.exists()]
             path.mkdir(parents=True, exist_ok=True)
+            for one in new:
+                with contextlib.suppress(PermissionError):  # it may be writable, but not readable
+                    fsync(one.parent)
         except OSError as error:
             raise UsageError(
                 f"cannot make the run directory {path}: {error}. Choose another with --out."
@@ -113,15 +131,18 @@ class RunDirectory:
     def close(self, status: str, **entries: Any) -> None:
         """The last word on the run: finished, stopped or failed."""
         self.log(status, entries)
-        try:
-            self.describe(status=status, finished=now(), **entries)
-        finally:
-            self.leave()
+        self.describe(status=status, finished=now(), **entries)
+
+    def keep(self) -> None:
+        """From now on, `leave` does nothing: a thread that was left behind may still write. The
+        lock goes with the last thread that knows of this object, or with the process."""
+        self._is_kept = True
 
     def leave(self) -> None:
-        """Let go of the directory, without a word."""
-        self._log.close()
-        self._lock.release()
+        """Let go of the directory, without a word, however often."""
+        if not self._is_kept:
+            self._log.close()
+            self._lock.release()
 
 
 def is_run(path: Path) -> bool:

@@ -1,0 +1,70 @@
+"""What is printed, in a thread of its own: a terminal that nobody reads holds up nothing else."""
+
+import contextlib
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import Full, Queue
+from typing import Self
+
+from rich.console import Console
+
+from streamer.config import Progress
+from streamer.threads import NAME
+
+WAITING = 100
+"""Things to print. More are left out: nobody has looked for long."""
+LAST_SECONDS = 2.0
+"""What has not been printed so long after the end is left out."""
+
+
+class Screen:
+    """Prints to a console, one thing after the other, as long as it is entered.
+
+    A stopped terminal, or a pipe that nobody drains, holds up this thread alone; one that is gone
+    is no fault.
+    """
+
+    def __init__(self, console: Console, how: Progress) -> None:
+        self.console = console
+        self.how = how
+        """What is wanted; `say` prints nothing for "none"."""
+        self._jobs: Queue[Callable[[], object] | None] = Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, name=f"{NAME}screen", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether all is printed."""
+        return not self._jobs.unfinished_tasks
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if self.how != "none":
+            self.do(
+                partial(self.console.print, text, highlight=False, markup=False, soft_wrap=True)
+            )
+
+    def do(self, job: Callable[[], object] | None) -> None:
+        """Have `job` print something, after all that came before; None ends it."""
+        with contextlib.suppress(Full):
+            self._jobs.put_nowait(job)
+
+    def close(self) -> None:
+        """Wait for what is still to be printed, for a moment; not if the user will not, either."""
+        self.do(None)
+        with contextlib.suppress(KeyboardInterrupt):
+            self._thread.join(LAST_SECONDS)
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            # closed, or without such letters; rich exits on a closed pipe
+            with contextlib.suppress(OSError, ValueError, SystemExit):
+                job()
+            self._jobs.task_done()
