@@ -16,9 +16,10 @@ import pytest
 import streamer
 from conftest import run_with
 from processes import COMMAND, GOOD, Starter, run, run_with_kills, wait_for_start
-from streamer import RunConfig, RunFault, UsageError
+from streamer import RunConfig, RunFault, UsageError, preparation
 from streamer.embedded import MODEL, RECORDS, SAES
 from streamer.preparation import prepare
+from streamer.writing import directory
 
 EXACT = ("row", "id", "source", "domain", "prompt_tokens", "fact_tokens", "hall_tokens")
 
@@ -272,6 +273,48 @@ def test_fresh_begins_beside_it(folder):
     assert streamer.open_run(folder / "RUN").manifest["config"]["seed"] == 0
     assert streamer.open_run(folder / "RUN-2").manifest["config"]["seed"] == 1
     assert prepare(config, fresh=True).out == folder / "RUN-3"
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_path_that_cannot_be_is_told(folder, fresh):
+    config = RunConfig(paths=[str(folder / "in.jsonl")], out=folder / ("x" * 300))
+    with pytest.raises(UsageError, match=r"cannot use .* as run directory: .*too long"):
+        prepare(config, fresh=fresh)
+
+
+def test_of_two_new_runs_in_one_place_the_later_is_refused(tmp_path, monkeypatch):
+    """Though the first one has ended between its look and its lock."""
+    look, looks = directory.check_free, []
+
+    def finish_meanwhile(path: Path) -> None:
+        look(path)
+        looks.append(path)
+        if len(looks) == 1:
+            path.mkdir()
+            (path / "manifest.json").write_text("{}")
+
+    monkeypatch.setattr(directory, "check_free", finish_meanwhile)
+    with pytest.raises(UsageError, match="holds a run already"):
+        directory.RunDirectory.make(tmp_path / "RUN")
+    assert (tmp_path / "RUN" / "manifest.json").read_text() == "{}"
+
+
+def test_the_manifest_is_read_when_nobody_else_can_write_it(folder, monkeypatch):
+    read, path = preparation.open_run, folder / "RUN" / "manifest.json"
+
+    def read_later(out: Path) -> streamer.runs.Run:
+        if (folder / "RUN" / ".lock").exists():
+            return read(out)
+        run = read(out)
+        path.write_text(json.dumps(run.manifest | {"status": "finished"}))  # the other one ends
+        return run
+
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
+    (folder / "RUN" / ".lock").unlink()
+    monkeypatch.setattr(preparation, "open_run", read_later)
+    prepared = again(folder)
+    assert prepared.is_finished
+    prepared.directory.leave()
 
 
 def test_parts_close_in_time_though_nothing_comes(tmp_path):

@@ -66,7 +66,8 @@ def prepare(config: RunConfig, *, fresh: bool = False) -> Prepared:
     if not is_run(out):
         loader = Loader(sources, config, counters.count_bytes)
         return Prepared(config, out, inputs, loader, counters)
-    directory = RunDirectory(out, open_run(out).manifest)
+    open_run(out)  # raises if it is not one of ours
+    directory = RunDirectory(out, lambda: open_run(out).manifest)
     try:
         refuse_changes(out, directory.earlier, config, inputs)
         begin = read_checkpoint(out)

@@ -7,6 +7,7 @@ import importlib.metadata
 import itertools
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,8 +36,9 @@ class RunDirectory:
     :raises UsageError: another process is at work on it, or it cannot be written.
     """
 
-    def __init__(self, path: Path, earlier: dict[str, Any] | None = None) -> None:
-        """Take the directory `path`, which is there; `earlier` is the manifest of its run, if any.
+    def __init__(self, path: Path, read_earlier: Callable[[], dict[str, Any]] = dict) -> None:
+        """Take the directory `path`, which is there; `read_earlier` gives the manifest of its run,
+        if there is one, and is asked once nobody else can write to it.
 
         Writes nothing into it yet but the lock and a log, and cuts off what a kill has left of a
         last line of that.
@@ -67,8 +69,12 @@ class RunDirectory:
             ) from None
         self.disk = IMPATIENT
         """How to wait for room: a run that starts on a full disk is told so at once."""
-        self.earlier = earlier or {}
-        """The manifest of a run that goes on, as it was found; empty for a new one."""
+        try:
+            self.earlier = earlier = read_earlier()
+            """The manifest of a run that goes on, as it was found; empty for a new one."""
+        except BaseException:
+            self.leave()
+            raise
         sessions = [*earlier["earlier_sessions"], _session(earlier)] if earlier else []
         self.manifest: dict[str, Any] = {
             "status": "running",
@@ -100,7 +106,12 @@ class RunDirectory:
             raise UsageError(
                 f"cannot make the run directory {path}: {error}. Choose another with --out."
             ) from None
-        return cls(path)
+
+        def nothing_yet() -> dict[str, Any]:
+            check_free(path)  # nor from another process that was quicker
+            return {}
+
+        return cls(path, nothing_yet)
 
     def describe(self, **entries: Any) -> None:
         """Put `entries` into manifest.json, which is replaced as a whole.
@@ -147,16 +158,25 @@ class RunDirectory:
 
 def is_run(path: Path) -> bool:
     """Whether there is a run at `path`, finished or not."""
-    return (path / "manifest.json").is_file()
+    try:
+        return (path / "manifest.json").is_file()
+    except OSError:  # `check_free` says it
+        return False
 
 
 def unused(path: Path) -> Path:
-    """`path`, or the next of `path`-2, `path`-3, … at which there is nothing."""
+    """`path`, or the next of `path`-2, `path`-3, … at which there is nothing.
+
+    :raises UsageError: nobody can tell.
+    """
     path = path if path.name else path.resolve()
     tries = itertools.chain(
         [path], (path.with_name(f"{path.name}-{n}") for n in itertools.count(2))
     )
-    return next(one for one in tries if not one.exists())
+    try:
+        return next(one for one in tries if not one.exists())
+    except OSError as error:
+        raise _unusable(path, error) from None
 
 
 def _session(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -176,7 +196,7 @@ def check_free(path: Path) -> None:
         taken = path.is_dir() and any(entry.name not in BEGUN for entry in path.iterdir())
         is_file = path.exists() and not path.is_dir()
     except OSError as error:
-        raise UsageError(f"cannot use {path} as run directory: {error}. Choose another.") from None
+        raise _unusable(path, error) from None
     if is_file:
         raise UsageError(f"{path} is a file, not a directory. Choose another with --out.")
     if taken:
@@ -184,6 +204,10 @@ def check_free(path: Path) -> None:
             f"{path} holds {'a run' if is_run(path) else 'something else'} already: streamer never "
             f"writes over it. Choose another directory with --out, or remove it."
         )
+
+
+def _unusable(path: Path, error: OSError) -> UsageError:
+    return UsageError(f"cannot use {path} as run directory: {error}. Choose another with --out.")
 
 
 def default_path() -> Path:
