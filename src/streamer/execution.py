@@ -247,8 +247,8 @@ def _say(prepared: Prepared, console: Console, text: str) -> None:
 
 def _be_patient(prepared: Prepared, directory: RunDirectory, say: Callable[[str], None]) -> None:
     """From now on, let reading and writing tell what they wait for, and writing wait for room."""
-    counters, reading = prepared.counters, prepared.loader.patience
-    reading.log, reading.on_wait = directory.log, Trouble(counters, say)
+    counters = prepared.counters
+    prepared.loader.patience.heard_by(directory.log, Trouble(counters, say))
     writing = Patience(prepared.loader.stopped, directory.log, Trouble(counters, say))
     directory.disk = Disk(prepared.config.disk_wait_seconds, writing)
 
