@@ -58,9 +58,7 @@ class Rotation:
                 return self._begin(name, growing, [left])
         elif self._read_to.get(file) == state:
             return None
-        if self._over.get(file) != state and any(
-            self._is_claimed(place, name, found) for place in known
-        ):
+        if any(self._is_claimed(place, name, found) for place in known):
             return None
         growing = Growing(file, path, path, self._patience, self._on_read)
         _, begin = opened = self._begin(name, growing, known)
