@@ -4,7 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_when_event_set
 from tenacity.nap import sleep_using_event
@@ -14,7 +14,11 @@ from tenacity.wait import wait_base
 T = TypeVar("T")
 
 
-def _nobody(*_: Any) -> None:
+Log: TypeAlias = Callable[[str, dict[str, Any]], None]
+OnWait: TypeAlias = Callable[[str | None], None]
+
+
+def _nobody(_: str | None) -> None:
     pass
 
 
@@ -24,9 +28,25 @@ class Patience:
 
     stopped: threading.Event = field(default_factory=threading.Event)
     """Once it is set, nothing is waited for any more."""
-    log: Callable[[str, dict[str, Any]], None] = _nobody
-    on_wait: Callable[[str | None], None] = _nobody
+    log: Log | None = None
+    """What is told before there is one waits for it."""
+    on_wait: OnWait = _nobody
     """Told the reason before each wait, and None when it is over, well or badly."""
+    _untold: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+
+    def heard_by(self, log: Log, on_wait: OnWait) -> None:
+        """Tell them what happened so far, and what happens from now on."""
+        self.log, self.on_wait = log, on_wait
+        untold, self._untold = self._untold, []
+        for event, entries in untold:
+            log(event, entries)
+
+    def tell(self, event: str, entries: dict[str, Any]) -> None:
+        """Log `event`."""
+        if self.log is None:
+            self._untold.append((event, entries))
+        else:
+            self.log(event, entries)
 
     def retry(
         self,
@@ -51,7 +71,7 @@ class Patience:
             tries += 1
             error = state.outcome.exception() if state.outcome else None
             told = {"errno": getattr(error, "errno", None), "error": in_a_line(error)}
-            self.log(event, {**entries, **told, "seconds_to_next": state.upcoming_sleep})
+            self.tell(event, {**entries, **told, "seconds_to_next": state.upcoming_sleep})
             self.on_wait(f"{event} ({where}): {told['error']}")
 
         retrying = Retrying(
@@ -66,7 +86,7 @@ class Patience:
             result = retrying(action)
             if tries > 1:
                 passed = {"tries": tries, "seconds": round(time.monotonic() - begin, 3)}
-                self.log("went on", {"after": event, **entries, **passed})
+                self.tell("went on", {"after": event, **entries, **passed})
             return result
         finally:
             if tries > 1:

@@ -40,10 +40,15 @@ class Origin:
     """Whether it is an element of a JSON array, rather than a line."""
     ended: bool = False
     """Whether the rest of the source behind it is lost."""
-    inode: int | None = None
-    """Of the file, where it is followed, as its name may pass to another,"""
+    file: str | None = None
+    """Device and inode, where it is followed, as its name may pass to another,"""
     head: str | None = None
     """and a hash of what it begins with."""
+
+    @property
+    def key(self) -> str:
+        """What it stood in: the file, whatever its name, if it is followed."""
+        return self.file or self.source
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,15 +64,20 @@ class Place:
     """Whether that is inside a JSON array, behind an element."""
     ended: bool = False
     """Whether the rest of that source was lost."""
-    inode: int | None = None
-    """Of the file, where it is followed,"""
+    file: str | None = None
+    """Device and inode, where it is followed,"""
     head: str | None = None
     """and a hash of what it begins with, up to the offset at most."""
 
     @property
-    def key(self) -> str | int:
+    def inode(self) -> int | None:
+        """Of the file: devices may have other numbers after a reboot."""
+        return None if self.file is None else int(self.file.partition(":")[2])
+
+    @property
+    def key(self) -> str:
         """What it is a place in: the file, whatever its name, if it is followed."""
-        return self.source if self.inode is None else self.inode
+        return self.file or self.source
 
     @classmethod
     def behind(cls, origin: Origin) -> Self:
@@ -78,7 +88,7 @@ class Place:
             origin.end,
             origin.in_array,
             origin.ended,
-            origin.inode,
+            origin.file,
             origin.head,
         )
 

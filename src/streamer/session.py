@@ -127,8 +127,8 @@ class Session:
     def _be_patient(self) -> None:
         """From now on, let reading and writing tell what they wait for; writing waits for room."""
         prepared, log, say = self._prepared, self._directory.log, self._screen.say
-        counters, reading = prepared.counters, prepared.loader.patience
-        reading.log, reading.on_wait = log, Trouble(counters, say)
+        counters = prepared.counters
+        prepared.loader.patience.heard_by(log, Trouble(counters, say))
         writing = Patience(prepared.loader.stopped, log, Trouble(counters, say))
         self._directory.disk = Disk(prepared.config.disk_wait_seconds, writing)
 

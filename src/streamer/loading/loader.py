@@ -4,7 +4,6 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from streamer.config import RunConfig
 from streamer.loading.following import Follower
@@ -44,10 +43,9 @@ class Loader:
         """Set by `stop`."""
         self._stopped_at = 0.0
         self.patience = Patience(self.stopped)
-        """With sources that fail; who is to hear of it may still be put in."""
+        """With sources that fail; what happens before anybody hears of it waits."""
         if config.follow:
-            follower = Follower(config.paths, on_read, begin, self._log)
-            items = follower.items(first_row)
+            items = Follower(config.paths, on_read, begin, self.patience).items(first_row)
         else:
             items = self._read_all(begin[-1] if begin else None, first_row)
         self.fields, first = settle_fields(config, items)
@@ -55,9 +53,6 @@ class Loader:
         """Read so far, good and bad, those before `first_row` counted."""
         left = None if config.limit is None else config.limit - first_row
         self._items = _limited(itertools.chain(first, items), left)
-
-    def _log(self, event: str, entries: dict[str, Any]) -> None:
-        self.patience.log(event, entries)
 
     def stop(self) -> None:
         """Read no further; from any thread."""

@@ -28,6 +28,36 @@ LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryE
 that comes and goes."""
 
 
+RESUME = "resume the run: finished parts are kept."
+
+
+def retry_reading(
+    patience: Patience,
+    action: Callable[[], T],
+    passing: Callable[[BaseException], bool],
+    name: str,
+    offset: int,
+) -> T:
+    """What `action` returns, which reads `name` at `offset`, tried again after errors that are
+    `passing`. Raises what the last try did."""
+    return patience.retry(
+        action,
+        passing=passing,
+        wait=wait_exponential(FIRST_SECONDS),
+        stop=stop_after_attempt(1 + RETRIES),
+        event="read retry",
+        where=f"{name}, byte {offset}",
+        entries={"source": name, "offset": offset},
+    )
+
+
+def read_fault(name: str, offset: int, error: Exception) -> RunFault:
+    """What ends a run when reading `name` failed at every try."""
+    return RunFault(
+        f"reading {name} failed at byte {offset}: {in_a_line(error)}. When it can be read, {RESUME}"
+    )
+
+
 class _Changed(Exception):
     """The source is not the one that was begun."""
 
@@ -87,15 +117,7 @@ class RetryingFile:
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
         try:
-            return self._patience.retry(
-                action,
-                passing=self._may_pass,
-                wait=wait_exponential(FIRST_SECONDS),
-                stop=stop_after_attempt(1 + RETRIES),
-                event="read retry",
-                where=f"{self._name}, byte {self.offset}",
-                entries={"source": self._name, "offset": self.offset},
-            )
+            return retry_reading(self._patience, action, self._may_pass, self._name, self.offset)
         except Exception as error:
             if self._patience.stopped.is_set() and self._may_pass(error):
                 return None
@@ -136,20 +158,16 @@ class RetryingFile:
         return repeatable and isinstance(error, Exception) and not isinstance(error, lasting)
 
     def _fault(self, error: Exception) -> RunFault:
-        again = "resume the run: finished parts are kept."
         if isinstance(error, FileNotFoundError):
             return RunFault(
-                f"{self._name} is gone: it was there when the run began. Bring it back and {again}"
+                f"{self._name} is gone: it was there when the run began. Bring it back and {RESUME}"
             )
         if isinstance(error, _Changed):
             return RunFault(
                 f"{self._name} changed while it was read, before byte {self.offset}: {error}. "
-                f"Bring back what it was and {again}"
+                f"Bring back what it was and {RESUME}"
             )
-        return RunFault(
-            f"reading {self._name} failed at byte {self.offset}: {in_a_line(error)}. When it can "
-            f"be read, {again}"
-        )
+        return read_fault(self._name, self.offset, error)
 
 
 def _read_fully(file: BinaryIO, size: int) -> bytes:

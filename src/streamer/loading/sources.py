@@ -46,6 +46,11 @@ class Source:
     fs: Any = None
 
     @property
+    def where(self) -> str:
+        """What it is, however it was named."""
+        return self.fs.unstrip_protocol(self.path) if self.fs else self.path
+
+    @property
     def is_lines(self) -> bool:
         """Whether its name says JSON Lines; otherwise the first byte decides."""
         return any(f".{part}" in SUFFIXES[1:] for part in PurePosixPath(self.name).name.split("."))
@@ -73,8 +78,7 @@ def expand(paths: Sequence[str], unreadable: Callable[[str], None] | None = None
     found: dict[str, Source] = {}
     for path in paths:
         for source in _expand_one(path, unreadable):
-            where = source.fs.unstrip_protocol(source.path) if source.fs else source.path
-            found.setdefault(where, source)
+            found.setdefault(source.where, source)
     return sorted(found.values(), key=lambda source: source.name)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from streamer.config import RunConfig
-from streamer.records import Column, Place, Rejection, Result, TokenizedRecord
+from streamer.records import Column, Origin, Place, Rejection, Result, TokenizedRecord
 from streamer.writing.commit import Checkpoint, commit
 from streamer.writing.parts import PartWriter
 from streamer.writing.patient import IMPATIENT, Disk, write_fault
@@ -141,15 +141,17 @@ class Writer:
         self._rejected.append(rejected_table(rejections))
         self._count(records, rejections, window)
         origins = [one.origin for one in records] + [one.origin for one in rejections]
-        origins.sort(key=lambda origin: origin.row)
-        if not self._config.follow:
-            self._places.clear()
-        for origin in origins if self._config.follow else origins[-1:]:
-            place = Place.behind(origin)
-            self._places.pop(place.key, None)
-            self._places[place.key] = place
+        self._go_on_behind(origins)
         self._end_row += len(origins)
         return table
+
+    def _go_on_behind(self, origins: Sequence[Origin]) -> None:
+        if self._config.follow:
+            last = {one.key: one for one in sorted(origins, key=_row)}
+            self._places |= {key: Place.behind(origin) for key, origin in last.items()}
+        else:
+            end = max(origins, key=_row)
+            self._places = {end.key: Place.behind(end)}
 
     def _count(
         self,
@@ -187,17 +189,18 @@ class Writer:
             self._commit()
 
     def _commit(self) -> None:
-        covers = {
-            "first_row": self._first_row,
-            "end_row": self._end_row,
-            "places": [asdict(place) for place in self._places.values()],
-        }
+        covers = {"first_row": self._first_row, "end_row": self._end_row}
+        places = [asdict(place) for place in self._places.values()]
         tables = (self._rejected, self._metrics)
         rows = {parts.directory.name: parts.rows for parts in tables}
-        commit(self._number, tables, covers | {"counts": dict(self.counts)})
+        commit(self._number, tables, covers | {"places": places, "counts": dict(self.counts)})
         self.committed = dict(self.counts)
         self._on_part("committed", {"number": self._number, "rows": rows, **covers})
         self._number += 1
         self._first_row = self._end_row
         for parts in tables:
             parts.begin(self._number)
+
+
+def _row(origin: Origin) -> int:
+    return origin.row
