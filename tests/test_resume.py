@@ -345,6 +345,10 @@ def test_a_pipe_that_is_fed_again_is_read_up_to_where_the_run_was(tmp_path):
         time.sleep(0.1)
     process.kill()
     process.wait()
+    for other, told in (("".join(lines[3:]), "begins otherwise"), (lines[0], "ended earlier")):
+        done = run(*command[3:], folder=tmp_path, input=other)
+        assert done.returncode == 2
+        assert f"the pipe - {told} than when the run was there" in done.stderr
     done = run(*command[3:], folder=tmp_path, input="".join(lines))
     assert done.returncode == 0, done.stderr
     assert streamer.open_run(tmp_path / "RUN").table("metrics")["row"].to_pylist() == [*range(200)]

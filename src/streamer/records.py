@@ -43,7 +43,7 @@ class Origin:
     file: str | None = None
     """Device and inode, where it is followed, as its name may pass to another,"""
     head: str | None = None
-    """and a hash of what it begins with."""
+    """and what it begins with, as that of a pipe."""
 
     @property
     def key(self) -> str:
@@ -67,7 +67,7 @@ class Place:
     file: str | None = None
     """Device and inode, where it is followed,"""
     head: str | None = None
-    """and a hash of what it begins with, up to the offset at most."""
+    """and a hash of what it begins with, up to the offset at most; also that of a pipe."""
 
     @property
     def inode(self) -> int | None:

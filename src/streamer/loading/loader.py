@@ -4,10 +4,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from streamer.config import RunConfig
 from streamer.loading.following import Follower
 from streamer.loading.parsing import parse, settle_fields
+from streamer.loading.piped import Piped, is_piped
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, read_bytes
 from streamer.loading.tokenizing import Tokenizing, tokenize
@@ -98,12 +100,19 @@ class Loader:
                 begin = None if place else begin
                 continue
             begin = None
-            pieces = read_bytes(
-                source, self._on_read, place.offset if place else 0, patience=self.patience
-            )
-            for item in read_items(source, pieces, row, place):
+            for item in self._read(source, row, place):
                 yield item
                 row += item is not None
+
+    def _read(self, source: Source, row: int, left: Place | None) -> Iterator[Item | None]:
+        if not is_piped(source):
+            begin = left.offset if left else 0
+            pieces = read_bytes(source, self._on_read, begin, patience=self.patience)
+            yield from read_items(source, pieces, row, left)
+            return
+        pipe = Piped(source.name, read_bytes(source, self._on_read, patience=self.patience), left)
+        for item in read_items(source, iter(pipe), row, left):
+            yield item and replace(item, origin=replace(item.origin, head=pipe.head))
 
 
 def _limited(items: Iterator[Item | None], limit: int | None) -> Iterator[Item | None]:

@@ -181,7 +181,7 @@ def read_bytes(
             file.seek(begin)
             on_read(begin - len(first))
             pieces, begin = raw, 0
-        yield from _behind(pieces, begin)
+        yield from behind(pieces, begin)
 
 
 def open_source(source: Source) -> BinaryIO:
@@ -216,7 +216,7 @@ def _raw_pieces(file: RetryingFile, on_read: Callable[[int], None]) -> Iterator[
         yield piece
 
 
-def _behind(pieces: Iterator[bytes], begin: int) -> Iterator[bytes]:
+def behind(pieces: Iterator[bytes], begin: int) -> Iterator[bytes]:
     """`pieces` without their first `begin` bytes, each of which becomes an empty piece, so that a
     signal is heard in between."""
     for piece in pieces:
