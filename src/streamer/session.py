@@ -83,7 +83,8 @@ class Session:
                 await close_as_it_is(
                     self._directory, writer, self._outside, self._threads, state=state, cause=cause
                 )
-                raise fault_of(cause, self._directory.path) from error
+                fault = fault_of(cause, self._directory.path)
+                raise fault from (fault.__cause__ if fault is error else error)
             await within(CLOSE_SECONDS, "status", partial(self._outside.end, ended))
         return Summary(
             path=self._directory.path,
