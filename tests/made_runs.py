@@ -98,7 +98,7 @@ def make_run(
             "tables": {"metrics": len(measured), "rejected": len(refused)},
             "counts": {"records": end, "rows": rows, "rejected": rejected},
         }
-        if refused:
+        if refused or number == 0:
             write_part(
                 run.part("rejected", number), rejected_rows(refused, source), footer, row_group
             )

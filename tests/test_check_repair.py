@@ -45,7 +45,7 @@ def test_a_killed_run_is_not_broken(killed):
     assert "not finished" in report.verdict
     assert "5 rows and 3 rejected" in report.verdict
     assert "metrics/part-00002.parquet.tmp, rejected/part-00002.parquet" in report.leftovers.said
-    assert "left by a crash: `streamer check --repair`" in report.leftovers.said
+    assert "`streamer check --repair` removes what a crash left" in report.leftovers.said
     assert "records not counted (the run is not finished)" in report.inputs.said
     assert killed.files() == before
 
@@ -149,7 +149,7 @@ def test_a_run_that_is_being_written_is_left_alone(killed):
         assert "being written" in report.verdict
         assert killed.files() == before
         holder.kill()
-    assert "left by a crash" in look(killed).leftovers.said
+    assert "a crash left" in look(killed).leftovers.said
     assert len(repair(killed.path)) == 2
 
 

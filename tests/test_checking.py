@@ -53,6 +53,14 @@ def test_good_runs_of_every_shape_pass(shape, tmp_path):
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
 
 
+def test_an_empty_part_of_the_first_commit_is_missed(tmp_path):
+    """Without it, nothing matches rejected/*.parquet."""
+    run = make_run(tmp_path, bad=())
+    assert look(run).first_fault is None
+    run.drop("rejected", 0)
+    assert "rejected/part-00000.parquet is missing" in look(run).footers.first
+
+
 @pytest.mark.parametrize("name", DAMAGES)
 def test_a_damage_is_named(name, run):
     damage, line, message = DAMAGES[name]

@@ -1,6 +1,8 @@
 """What the displays say, and what they say it from."""
 
 import dataclasses
+import io
+from pathlib import Path
 
 import pyarrow as pa
 import torch
@@ -11,7 +13,13 @@ from streamer.monitoring.display import as_text, line, render
 from streamer.monitoring.memory import memory
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.snapshot import Memory
-from streamer.monitoring.summary import KEPT_DOMAINS, OTHERS, DomainMeans
+from streamer.monitoring.summary import (
+    KEPT_DOMAINS,
+    OTHERS,
+    DomainMeans,
+    Summary,
+    print_summary,
+)
 from streamer.queues import Queue
 from told import NOW
 
@@ -97,6 +105,25 @@ def test_a_look_sees_queues_and_memory():
     assert now.fill == {"loaded": 0.0}
     assert 0 < now.memory.process <= now.memory.process_peak
     assert memory(torch.device("cpu")).device is None
+
+
+def test_the_summary_counts_every_reason_and_says_how_to_go_on():
+    counters = Counters()
+    counters.begin_at({"records": 30, "rows": 8, "rejected": 22})
+    reasons = [(f"reason {n}", 1) for n in range(22)]
+    summary = Summary(
+        Path("RUN"), 2, counters, 1.0, Memory(1, 2, None, None), DomainMeans(), reasons
+    )
+    console = Console(width=120, record=True, file=io.StringIO())
+    print_summary(summary, console)
+    text = console.export_text()
+    for part in (
+        "8 measured, 22 rejected; 30 of them in earlier sessions",
+        "1 × reason 9",
+        "12 for 12 other reasons",
+        "streamer resume RUN",
+    ):
+        assert part in text, text
 
 
 def test_memory_is_told_as_people_read_it():

@@ -201,6 +201,13 @@ def test_a_run_that_was_killed_is_seen_to_be_dead(tmp_path, beating):
         assert "is gone" in seen.stdout
 
 
+def test_a_run_that_was_killed_is_seen_to_be_dead_at_once(tmp_path, beating):
+    beating.kill()
+    beating.wait()
+    look = Watched(tmp_path / "RUN").look()
+    assert (look.is_silent, look.is_over, look.exit_code) == (True, True, 1)
+
+
 def test_a_run_that_hangs_is_told_and_watched_on(tmp_path, beating):
     beating.send_signal(signal.SIGSTOP)
     make_old(tmp_path / "RUN")

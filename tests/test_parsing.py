@@ -24,9 +24,9 @@ def parsed(raw: bytes, **changes) -> Record | Rejection:
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
-        (b'{"text": "a"', "malformed JSON"),
+        (b'{"text": "a"', "malformed JSON: unexpected end of data at character 12 of the record"),
         (b"{'text': 'a'}", "malformed JSON"),
-        (b'{"text": "\xff"}', "malformed JSON"),
+        (b'{"text": "\xff"}', "invalid UTF-8: invalid start byte at byte 10 of the record"),
         (b'{"text": "\\ud800"}', "malformed JSON"),
         (b'{"text": "a\0b"}', "malformed JSON"),
         (b'{"text": "a\\u0000b"}', "contains a NUL"),

@@ -258,9 +258,9 @@ def test_an_input_of_another_size_or_content_is_refused(folder, monkeypatch):
 def test_inputs_that_come_or_go_are_refused(folder):
     other = folder / "other.jsonl"
     other.write_text(GOOD)
-    with pytest.raises(UsageError, match=r"the input \S+other.jsonl is new"):
+    with pytest.raises(UsageError, match=r"it was not to read \S+other.jsonl"):
         again(folder, paths=[str(folder / "in.jsonl"), str(other)])
-    with pytest.raises(UsageError, match=r"the input \S+in.jsonl is gone"):
+    with pytest.raises(UsageError, match=r"it has read \S+in.jsonl, which is not named now"):
         again(folder, paths=[str(other)])
 
 

@@ -144,6 +144,23 @@ def test_signals_are_as_they_were_once_a_run_is_over(monkeypatch):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("seconds", [0.0, 1.0])
+def test_a_signal_while_the_model_is_loaded_ends_the_process_at_once(tmp_path, number, seconds):
+    process = subprocess.Popen(
+        [*COMMAND, "run", "--out", "RUN"], cwd=tmp_path, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout
+    while not process.stdout.readline().startswith("Loading"):
+        assert process.poll() is None
+    time.sleep(seconds)  # torch is being imported
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (128 + number, "stopped\n")
+    assert not (tmp_path / "RUN").exists()
+
+
 SUMMING = """
 import sys, time
 from pathlib import Path

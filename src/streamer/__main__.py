@@ -1,5 +1,18 @@
-"""`python -m streamer` is `streamer`."""
+"""The console script; `python -m streamer` is `streamer`."""
 
-from streamer.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command. Interrupted while it is imported, it says so, too."""
+    try:
+        from streamer.cli import main as run  # noqa: PLC0415
+
+        run()
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

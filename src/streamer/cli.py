@@ -1,7 +1,6 @@
 """The commands: parse, call, print, exit code. torch is imported only once a command needs it."""
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -19,6 +18,7 @@ from streamer.config import STDIN, RunConfig, load_config
 from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
 from streamer.monitoring.screen import Screen
+from streamer.signals import exit_on_signal
 from streamer.threads import a_thread_hangs
 
 app = cyclopts.App(
@@ -187,17 +187,20 @@ def check(
 def _run(config: RunConfig, *, fresh: bool = False) -> int:
     from streamer.preparation import prepare  # noqa: PLC0415
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a terminal that goes away ends no run
     console = Console()
-    with Screen(console, config.progress) as screen:
+    with Screen(console, config.progress) as screen, exit_on_signal():
         if config.kind == "auto" and (config.follow or STDIN in config.paths):
             screen.say("Waiting for the first record, to see its fields …")
         prepared = prepare(config, fresh=fresh)
         if prepared.is_finished:
             screen.say(f"{prepared.out} is finished: {prepared.begin.row:,} records.")
             return 0
+        out, kind = prepared.out, prepared.loader.fields.kind
         if prepared.directory:
-            screen.say(f"Going on with {prepared.out} after {prepared.begin.row:,} records.")
+            screen.say(f"Going on with {out} after {prepared.begin.row:,} records.")
+        else:
+            screen.say(f"Measuring {kind} records into {out}.")
+            screen.say(f"If it is interrupted, `streamer resume {out}` goes on.")
         screen.say(_loading(config))
         from streamer.execution import run as run_prepared  # noqa: PLC0415
         from streamer.monitoring.summary import print_summary  # noqa: PLC0415
@@ -228,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _complain(f"[red]error:[/red] {escape(str(error))}")
         code = error.exit_code
     except KeyboardInterrupt:
-        _complain("stopped before the run began")
+        _complain("stopped")
         code = 130
     if a_thread_hangs():  # Python would wait for it, or for what it holds
         os._exit(code or 0)

@@ -116,11 +116,11 @@ class RunConfig(BaseModel):
     row_group_rows: Positive = 4096
     """Rows in a Parquet row group: about 2 MB at three layers."""
     part_rows: Positive = 1_000_000
-    """A part file closes at so many rows,"""
+    """A part file closes at so many rows, if not before."""
     part_bytes: Positive = 128 * 2**20
-    """or so many bytes,"""
+    """A part file closes at so many bytes, if not before."""
     part_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """or so long after its first row: what a kill can cost."""
+    """A part file closes so many seconds after its first row, if not before: a kill costs that."""
     disk_wait_seconds: Annotated[float, Field(ge=0)] = 3600.0
     """How long to wait for room when the disk is full, before the run stops, to be resumed."""
 

@@ -3,17 +3,27 @@
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
 
 from cyclopts import Parameter
 
-from streamer.config import STDIN, Progress, RunConfig, load_config
+from streamer.config import STDIN, RunConfig, load_config
 from streamer.errors import UsageError
 
 
 def help_of(field: str) -> str:
-    """A flag's help is its line in the configuration."""
-    return (RunConfig.model_fields[field].description or "").replace("\n", " ")
+    """A flag's help is its line in the configuration, with what it may be and what it is."""
+    known = RunConfig.model_fields[field]
+    text = (known.description or "").replace("\n", " ")
+    choices = get_args(known.annotation) if get_origin(known.annotation) is Literal else ()
+    if any(choice not in text for choice in choices):
+        text += f" [{', '.join(choices)}]"
+    default = known.default
+    if isinstance(default, tuple):
+        default = ",".join(map(str, default))
+    if isinstance(default, str | int | float) and not isinstance(default, bool):
+        text += f" [default: {default}]"
+    return text
 
 
 def _flag(field: str) -> Any:
@@ -58,7 +68,7 @@ class Flags(TypedDict, total=False):
     part_seconds: Annotated[float, _flag("part_seconds")]
     disk_wait_seconds: Annotated[float, _flag("disk_wait_seconds")]
     stall_seconds: Annotated[float, _flag("stall_seconds")]
-    progress: Annotated[Progress, _flag("progress")]
+    progress: Annotated[str, _flag("progress")]
     metrics_port: Annotated[int, _flag("metrics_port")]
     metrics_address: Annotated[str, _flag("metrics_address")]
 

@@ -64,8 +64,8 @@ def refuse_changes(
         found.append(f"its records were {earlier['kind']!r} and are to be {config.kind!r}")
     old = {one["name"]: one for one in earlier["inputs"]}
     new = {one["name"]: dict(one) for one in inputs}
-    found += [f"the input {name} is gone" for name in old if name not in new]
-    found += [f"the input {name} is new" for name in new if name not in old]
+    found += [f"it has read {name}, which is not named now" for name in old if name not in new]
+    found += [f"it was not to read {name}" for name in new if name not in old]
     for name in old.keys() & new.keys():
         found += [f"{name} was changed: {change}" for change in changes(old[name], new[name])]
     _refuse(path, found)

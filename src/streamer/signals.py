@@ -7,7 +7,29 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 
+from streamer.monitoring.chatter import STDERR
 from streamer.monitoring.screen import Screen
+
+
+@contextlib.contextmanager
+def exit_on_signal() -> Iterator[None]:
+    """While inside, but for `stop_on_signal`: SIGINT and SIGTERM end the process at once, as
+    nothing has begun; torch aborts if it is interrupted while it is imported. SIGHUP ends nothing,
+    now and afterwards. To be used in the main thread."""
+
+    def leave(number: int, _: object) -> None:
+        with contextlib.suppress(OSError):
+            os.write(STDERR, b"stopped\n")
+        os._exit(128 + number)
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, leave) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -27,7 +49,7 @@ def stop_on_signal(stop: Callable[[], None], stopped: list[int], screen: Screen)
             os._exit(128 + number)
         stopped.append(number)
         stop()
-        screen.say("stopping: what is in flight will be finished; a second signal drops it")
+        screen.say("stopping: what is in flight is finished first; a second signal drops it")
 
     loop = asyncio.get_running_loop()
     before = {

@@ -12,7 +12,7 @@ from streamer.checking.parts import METRICS, Listing, list_parts, shown
 from streamer.checking.report import Report
 from streamer.errors import UsageError
 
-FIX = "`streamer check --repair` or resuming the run removes them"
+FIX = "`streamer check --repair` removes what a crash left"
 
 
 def check(path: Path, read_input: bool, on_step: Callable[[str], Any]) -> Report:
@@ -31,7 +31,7 @@ def check(path: Path, read_input: bool, on_step: Callable[[str], Any]) -> Report
         raise UsageError(f"cannot read {path}: {error}") from None
     audit = CommitAudit(listing, manifest.columns, report, on_step)
     totals = audit.run()
-    _say(report, manifest, live, listing, audit)
+    _say(report, manifest, live, audit)
     if manifest.is_closed:
         _compare_counts(report, manifest, totals)
     _inputs(report, manifest, totals, read_input, on_step)
@@ -60,9 +60,7 @@ def _manifest(path: Path, report: Report) -> Manifest:
         return Manifest()
 
 
-def _say(
-    report: Report, manifest: Manifest, live: bool, listing: Listing, audit: CommitAudit
-) -> None:
+def _say(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> None:
     """What each line says where nothing is wrong."""
     totals = audit.totals
     now = "being written" if live else manifest.status
@@ -71,7 +69,7 @@ def _say(
     report.manifest.said = f"{now}, by streamer {manifest.versions.get('streamer', '?')}"
     report.files.said = f"{audit.parts:,} read whole, checksums right"
     report.schemas.said = "equal in all parts of a table"
-    report.footers.said = f"{len(listing.metrics):,} commits follow each other, none lacks a part"
+    report.footers.said = "parts are numbered without a gap, and none is missing"
     report.rows.said = f"{totals.end_row or 0:,}, each once and in order"
     report.counts.said = f"{totals.rows or 0:,} measured, {totals.rejected or 0:,} rejected"
 
@@ -120,4 +118,4 @@ def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool)
     if leftovers.removable:
         names = [str(file.relative_to(report.path)) for file in leftovers.removable]
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        line.said = f"{', '.join(names[:3])}{more}, left by a crash: {FIX}"
+        line.said = f"{', '.join(names[:3])}{more}: {FIX}"

@@ -178,7 +178,7 @@ class CommitAudit:
             name, said = f"{table}/{name_of(number)}", footer.tables.get(table, 0)
             reading = readings.get(table)
             if table not in readings:
-                if said:
+                if said or number == 0:  # the first commit has all, so that all can be read
                     fault(f"{name} is missing: {commit} says that it has {said:,} rows")
             elif reading is not None and reading.rows != said:
                 fault(f"{name} has {reading.rows:,} rows; the footer of {commit} says {said:,}")

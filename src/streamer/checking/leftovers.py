@@ -58,7 +58,7 @@ def is_being_written(path: Path) -> bool:
     if not lock.exists():
         return False
     try:
-        with FileLock(lock, timeout=0):
+        with FileLock(lock, timeout=0, fallback_to_soft=False):
             return False
     except Timeout:
         return True
@@ -79,7 +79,7 @@ def repair(path: Path) -> list[str]:
     except (OSError, ValueError) as error:
         raise UsageError(f"no run in {path}, or a damaged one: {error}") from None
     try:
-        with FileLock(path / LOCK, timeout=0):
+        with FileLock(path / LOCK, timeout=0, fallback_to_soft=False):
             # read under the lock: another process may just have finished the run
             manifest = read_manifest(path)
             removable = find_leftovers(path, list_parts(path), manifest).removable

@@ -2,6 +2,7 @@
 
 import hashlib
 import stat
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,17 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
             if key in ("head", "tail"):
                 found.append(f"its {word} {BLOCK_BYTES // 1024} KiB are others")
             else:
-                found.append(f"its {word} was {before.get(key)} and is {now[key]}")
+                found.append(f"its {word} was {_shown(before.get(key))} and is {_shown(now[key])}")
     return found
+
+
+def _shown(value: Any) -> str:
+    """A size as it is, a time as people read it."""
+    try:
+        when = datetime.fromtimestamp(float(value)) if isinstance(value, str) else None
+    except ValueError:  # not every file system gives seconds
+        when = None
+    return f"{when} (@{value})" if when else f"{value}"
 
 
 def _is_special(source: Source) -> bool:

@@ -120,10 +120,18 @@ def _load(item: Item, max_bytes: int) -> dict[str, Any]:
     try:
         value = orjson.loads(item.raw)
     except orjson.JSONDecodeError as error:
-        raise _BadRecord(f"malformed JSON: {error}") from None
+        raise _BadRecord(_why_malformed(item.raw, error)) from None
     if not isinstance(value, dict):
         raise _BadRecord(f"{TYPE_NAMES[type(value)]}, not an object")
     return value
+
+
+def _why_malformed(raw: bytes, error: orjson.JSONDecodeError) -> str:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as invalid:
+        return f"invalid UTF-8: {invalid.reason} at byte {invalid.start} of the record"
+    return f"malformed JSON: {error.msg} at character {error.pos} of the record"
 
 
 def _text(value: dict[str, Any], key: str) -> str:

@@ -41,7 +41,9 @@ def pick_device(name: str) -> torch.device:
     missing = f"device {name!r} is not on this machine"
     if not has.get(device.type, False):
         here = ", ".join(kind for kind in has if has[kind])
-        raise UsageError(f"{missing}: PyTorch {torch.__version__} sees only {here}")
+        raise UsageError(
+            f"{missing}: PyTorch {torch.__version__} sees only {here}. Choose with --device"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(f"{missing}, which has {torch.cuda.device_count()} CUDA device(s)")
     return device

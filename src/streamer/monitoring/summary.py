@@ -17,7 +17,7 @@ from streamer.monitoring.snapshot import Memory
 PAIRS = ("centroid_drift", "axis_twist", "stability", "entropy", "cross_layer_consistency")
 """Per-record metrics that a fact and a hallucination both have."""
 SHOWN_DOMAINS = 20
-SHOWN_REASONS = 5
+SHOWN_REASONS = 10
 KEPT_DOMAINS = 1000
 """Domains counted one by one; a field that differs in every record must not fill the memory."""
 OTHERS = "(others)"
@@ -128,9 +128,14 @@ def print_summary(summary: Summary, console: Console) -> None:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right")
     table.add_column()
+    if counters.before:
+        cut += f"; {counters.before:,} of them in earlier sessions"
     table.add_row("samples", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
     for reason, count in summary.reasons[:SHOWN_REASONS]:
         table.add_row("", escape(f"{count:,} × {reason}"))
+    others = [count for _, count in summary.reasons[SHOWN_REASONS:]]
+    if others:
+        table.add_row("", f"{sum(others):,} for {len(others):,} other reasons")
     if summary.reasons:
         table.add_row("", escape(f"each with its reason in {summary.path}/rejected"))
     if not counters.rows:
@@ -153,6 +158,8 @@ def print_summary(summary: Summary, console: Console) -> None:
     if counters.faults:
         table.add_row("errors", f"the model raised {counters.faults:,}; batches were split")
     table.add_row("peak memory", peak)
+    if summary.signal is not None:
+        table.add_row("go on with", escape(f"streamer resume {summary.path}"))
     table.add_row("output", escape(str(summary.path)))
     table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/metrics/*.parquet'"))
     table.add_row("in Python", escape(f"streamer.open_run('{summary.path}').table('metrics')"))

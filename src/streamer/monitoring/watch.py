@@ -62,10 +62,12 @@ class Watched:
     def look(self) -> Look:
         """What the run says of itself, and whether it still does."""
         sign, now = read_status(self._directory)
-        age = self._age(sign.heartbeat)
-        if sign.is_over or age <= OLD_SECONDS:
-            return Look(sign, now, is_silent=False, is_over=sign.is_over)
         is_gone = sign.host == socket.gethostname() and not psutil.pid_exists(sign.pid)
+        if is_gone:  # perhaps it has just said its last word
+            sign, now = read_status(self._directory)
+        age = self._age(sign.heartbeat)
+        if sign.is_over or (age <= OLD_SECONDS and not is_gone):
+            return Look(sign, now, is_silent=False, is_over=sign.is_over)
         when = sign.heartbeat.astimezone().strftime("%Y-%m-%d %H:%M:%S")
         who = f"process {sign.pid} on {sign.host}"
         what = "is gone: it was killed" if is_gone else "hangs, or does not reach its disk"
