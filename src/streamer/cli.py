@@ -225,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
-        _complain(f"[red]error:[/red] {escape(str(error))} See `streamer run --help`.")
+        see = " ".join(["streamer", *(error.command_chain or ()), "--help"])
+        _complain(f"[red]error:[/red] {escape(str(error))} See `{see}`.")
         code = UsageError.exit_code
     except StreamerError as error:
         _complain(f"[red]error:[/red] {escape(str(error))}")
