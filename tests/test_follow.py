@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,7 +20,7 @@ import pytest
 import streamer
 from processes import COMMAND, run, wait_for_start
 from streamer import RunFault, UsageError
-from streamer.loading import following, growing, retrying
+from streamer.loading import following, growing, retrying, rotation
 from streamer.loading.following import Follower, check_paths
 from streamer.loading.growing import Growing
 from streamer.patience import Patience
@@ -56,11 +57,14 @@ class Reader:
         return [item.raw.decode() for item in found]
 
     def read_on(self, seconds: float = 1.0) -> list[str]:
-        """All that comes for a while."""
-        found = []
+        """All that comes, until for a while nothing does."""
+        found, idle = [], 0
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            found += self.read()
+        while idle < 5 or time.monotonic() < deadline:
+            more = self.read()
+            found += more
+            idle = 0 if more else idle + 1
+            deadline = time.monotonic() + seconds if more else deadline
         return found
 
     @property
@@ -293,6 +297,46 @@ def test_a_file_is_found_again_when_its_device_has_another_number(rotated, tmp_p
     assert reader.again(tmp_path).read_on() == []
 
 
+def test_two_files_in_a_directory_may_have_one_inode_on_two_devices(tmp_path, monkeypatch):
+    paths = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
+    for path in paths:
+        add(path, f"{path.stem}1\n")
+    ids = {path.stat().st_ino: f"{number}:12" for number, path in enumerate(paths)}
+    for module in (growing, rotation):
+        monkeypatch.setattr(module, "file_id", lambda stat: ids[stat.st_ino])
+    reader = Reader(tmp_path)
+    assert sorted(reader.read_on()) == ["a1", "b1"]
+    for path in paths:
+        add(path, f"{path.stem}2\n")
+    assert sorted(reader.again(tmp_path).read_on()) == ["a2", "b2"]
+
+
+def test_a_file_that_was_read_whole_and_replaced_is_no_loss(tmp_path):
+    path = tmp_path / "in.jsonl"
+    add(path, "1\n")
+    reader = Reader(path)
+    assert reader.read_on(0.2) == ["1"]
+    add(tmp_path / "new", "2\n")
+    (tmp_path / "new").replace(path)
+    assert reader.read_on(0.2) == ["2"]
+    assert reader.notes == []
+
+
+def test_what_comes_through_a_named_pipe_is_new(tmp_path):
+    path = tmp_path / "in.jsonl"
+    os.mkfifo(path)
+    os.utime(path, (0, 0))
+    reader = Reader(path)
+    for text in ("1\n2\n", "3\n4\n5\n"):
+        feeder = threading.Thread(target=path.write_text, args=(text,))
+        feeder.start()
+        found = []
+        while feeder.is_alive() or not found:
+            found += reader.read_on(0.3)
+        assert found == text.split()
+        reader = reader.again(path)
+
+
 def test_more_files_than_can_be_open_are_read_in_turns(tmp_path):
     for number in range(300):
         add(tmp_path / f"{number:03}.jsonl", f"{number}\n")
@@ -348,7 +392,7 @@ def test_a_growing_file_is_read_on_after_errors(is_open, code, tmp_path, monkeyp
     path = tmp_path / "in.jsonl"
     add(path, "1\nha")
     reader = Reader(path)
-    assert reader.read_on(0.01 if is_open else 0.3) == ["1"]
+    assert (reader.read() if is_open else reader.read_on(0.3)) == ["1"]
     fail(monkeypatch, code, times=3)
     add(path, "lf\n2\n")
     assert reader.read_on(0.3) == ["half", "2"]

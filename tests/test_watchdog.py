@@ -78,17 +78,17 @@ def test_a_stage_that_hangs_ends_the_run_and_its_stack_is_in_the_log(
 ):
     hang(stage, 12, released, monkeypatch)
     began = time.monotonic()
-    with pytest.raises(RunFault, match=f"stands still: stage {stage} made no progress for 0.5 s"):
+    with pytest.raises(RunFault, match=f"stands still: stage {stage} made no progress for 2 s"):
         run_with(
             worker,
             paths=[many(tmp_path, 2000)],
             out=tmp_path / "RUN",
-            stall_seconds=0.5,
+            stall_seconds=2,
             window=64,
             batch_size=64,
             part_rows=64,
         )
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
     found = logged(tmp_path / "RUN", "stalled")
     assert found["stages"] == [stage]
     (stack,) = (
@@ -193,7 +193,7 @@ def test_a_directory_that_hangs_while_it_is_closed_ends_the_run(
     tmp_path, worker, monkeypatch, released
 ):
     monkeypatch.setattr(streamer.threads, "GRACE_SECONDS", 0.3)
-    monkeypatch.setattr("streamer.closing.CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr("streamer.closing.UNHURRIED_SECONDS", 0.5)
     monkeypatch.setattr(RunDirectory, "close", lambda *_, **__: released.wait(60))
     began = time.monotonic()
     with pytest.raises(RunFault, match=r"no progress for 0\.5 s"):
@@ -210,7 +210,8 @@ def test_the_lock_is_kept_as_long_as_a_thread_may_write(tmp_path, worker, monkey
     with pytest.raises(UsageError, match="another process is writing"):
         run_with(worker, out=tmp_path / "RUN", **settings)
     released.set()
-    while a_thread_hangs():
+    deadline = time.monotonic() + 30
+    while a_thread_hangs() and time.monotonic() < deadline:
         time.sleep(0.01)
     gc.collect()
     run, _ = run_with(worker, out=tmp_path / "RUN", **settings)

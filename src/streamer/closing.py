@@ -16,12 +16,14 @@ from streamer.writing.directory import RunDirectory
 from streamer.writing.patient import DiskFull
 from streamer.writing.writer import Writer
 
-DROP_SECONDS = 18.0
+DROP_SECONDS = 13.0
 """What is still in flight so long after a stop is dropped; nothing new was begun after 10."""
-GIVE_UP_SECONDS = 23.0
+GIVE_UP_SECONDS = 18.0
 """So long after a stop, a directory that could not be closed is left as it is."""
-CLOSE_SECONDS = 5.0
-"""For leaving a directory as it is, and for letting go of it."""
+CLOSE_SECONDS = 3.0
+"""For leaving a directory as it is after a signal, for a last status, and for letting go of it."""
+UNHURRIED_SECONDS = 15.0
+"""For leaving a directory as it is after a fault."""
 LOOK_SECONDS = 0.2
 
 
@@ -83,6 +85,7 @@ async def close_as_it_is(
     *,
     state: State,
     cause: BaseException,
+    hurried: bool,
 ) -> None:
     """Leave what is finished, and the cause in the manifest, if the disk allows it."""
 
@@ -98,7 +101,7 @@ async def close_as_it_is(
         with contextlib.suppress(Exception):
             outside.end(state, told)
 
-    is_closed = await within(CLOSE_SECONDS, "close", close)
+    is_closed = await within(CLOSE_SECONDS if hurried else UNHURRIED_SECONDS, "close", close)
     if not is_closed or "write" in threads.left:
         directory.keep()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import anyio
 from rich.console import Console
@@ -49,13 +50,8 @@ async def run_loaded(
 
     :raises RunFault: the run broke off; finished parts are kept.
     """
-    out = prepared.out
-    description = description_of(prepared, worker)
-    directory = prepared.directory
-    if directory is None:
-        directory = RunDirectory.make(out)
-    else:
-        refuse_another_model(out, directory.earlier, description["model"], description["saes"])
+    description = _description(prepared, worker)
+    directory = prepared.directory or RunDirectory.make(prepared.out)
     async with left_at_the_end(directory):
         warnings.send_to(directory.log)
         with Screen(console, prepared.config.progress) as screen:
@@ -63,6 +59,18 @@ async def run_loaded(
             if exporter is not None:
                 exporter.observe(session.observer)
             return await session.run(description)
+
+
+def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
+    """What the manifest will say.
+
+    :raises UsageError: it is another model than that of the run that is to go on.
+    """
+    said = description_of(prepared, worker)
+    if prepared.directory is not None:
+        earlier = prepared.directory.earlier
+        refuse_another_model(prepared.out, earlier, said["model"], said["saes"])
+    return said
 
 
 async def _load(prepared: Prepared, families: Sequence[Family]) -> Worker:
@@ -76,8 +84,10 @@ async def _load(prepared: Prepared, families: Sequence[Family]) -> Worker:
             beside.start_soon(loading.keep_telling)
             worker = await aside("loading", load)
             beside.cancel_scope.cancel()
-    except Exception as error:
+        _description(prepared, worker)
+    except BaseException as error:
         cause = cause_of(error)
         await within(CLOSE_SECONDS, "status", partial(loading.end, str(cause)))
         raise cause from None
+    await within(CLOSE_SECONDS, "status", loading.leave)
     return worker

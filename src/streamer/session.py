@@ -81,7 +81,13 @@ class Session:
                 cause = cause_of(error)
                 state = state_after(cause, signals)
                 await close_as_it_is(
-                    self._directory, writer, self._outside, self._threads, state=state, cause=cause
+                    self._directory,
+                    writer,
+                    self._outside,
+                    self._threads,
+                    state=state,
+                    cause=cause,
+                    hurried=bool(signals),
                 )
                 fault = fault_of(cause, self._directory.path)
                 raise fault from (fault.__cause__ if fault is error else error)

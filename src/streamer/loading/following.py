@@ -16,6 +16,7 @@ from pathlib import Path
 from streamer.config import STDIN
 from streamer.errors import RunFault, UsageError
 from streamer.loading.growing import SETTLED_SECONDS, Gone, Growing
+from streamer.loading.piped import is_piped
 from streamer.loading.places import Places
 from streamer.loading.reading import read_items
 from streamer.loading.rotation import Rotation
@@ -195,7 +196,7 @@ class Follower:
         )
 
     def _once(self, source: Source) -> _Followed | None:
-        left = None if source.name == STDIN else self._places.of_name(source.name)
+        left = None if is_piped(source) else self._places.of_name(source.name)
         if left is not None and left.ended:
             return None
         begin = left.offset if left else 0

@@ -52,6 +52,7 @@ class Rotation:
         if file in self._open:
             return None
         left, known = self._places.owned_by(name), self._places.of_file(file, name)
+        known = [place for place in known if place.file == file or not _is_there(place, found)]
         if left is not None and left not in known:
             growing = self._renamed(path, left, found)
             if growing is not None:
@@ -110,11 +111,22 @@ class Rotation:
             if growing.begins_like(left):
                 return growing
             growing.close()
+        if left.file in self._read_to and self._read_to[left.file][0] == left.offset:
+            return None  # there was nothing more in it
         self._tell(
             f"{path} was replaced, and the file that had its name is gone: what it had behind "
             f"byte {left.offset:,} could not be read, if there was any"
         )
         return None
+
+
+def _is_there(place: Place, found: Mapping[str, Source]) -> bool:
+    """Whether the file of `place` still has its name: then no other is it, whatever its inode."""
+    source = found.get(place.source)
+    try:
+        return source is not None and file_id(Path(source.path).stat()) == place.file
+    except OSError:
+        return False
 
 
 def _files(paths: Iterable[Path]) -> Iterator[tuple[Path, os.stat_result]]:

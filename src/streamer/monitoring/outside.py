@@ -76,13 +76,28 @@ class Loading:
     def __init__(self, directory: Path, title: str, counters: Counters) -> None:
         self._status = StatusFile(directory, title)
         self._observer = Observer(counters, (), torch.device("cpu"))
+        self._turn = threading.Lock()
+        self._is_over = False
 
     async def keep_telling(self) -> NoReturn:
         """Until cancelled."""
+
+        def tell(now: Snapshot) -> None:
+            with self._turn:
+                if not self._is_over:
+                    self._status.write("loading", now)
+
         while True:
-            await aside("status", partial(self._status.write, "loading", self._observer.look()))
+            await aside("status", partial(tell, self._observer.look()))
             await anyio.sleep(STATUS_SECONDS)
+
+    def leave(self) -> None:
+        """Tell no more. Waits for the disk."""
+        self._is_over = True
+        with self._turn:
+            pass
 
     def end(self, note: str) -> None:
         """Why the run does not go on."""
+        self.leave()
         self._status.write("failed", self._observer.look(), note)

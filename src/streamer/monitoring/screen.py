@@ -30,6 +30,7 @@ class Screen:
         self.how = how
         """What is wanted; `say` prints nothing for "none"."""
         self._jobs: Queue[Callable[[], object] | None] = Queue(WAITING)
+        self._is_over = False
         self._thread = threading.Thread(target=self._work, name=f"{NAME}screen", daemon=True)
 
     def __enter__(self) -> Self:
@@ -52,19 +53,22 @@ class Screen:
             )
 
     def do(self, job: Callable[[], object] | None) -> None:
-        """Have `job` print something, after all that came before; None ends it."""
-        with contextlib.suppress(Full):
+        """Have `job` print something, after all that came before; None wakes the thread alone."""
+        with contextlib.suppress(Full):  # then it is not asleep
             self._jobs.put_nowait(job)
 
     def close(self) -> None:
         """Wait for what is still to be printed, for a moment; not if the user will not, either."""
+        self._is_over = True
         self.do(None)
         with contextlib.suppress(KeyboardInterrupt):
             self._thread.join(LAST_SECONDS)
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while not (self._is_over and self._jobs.empty()):
+            job = self._jobs.get()
             # closed, or without such letters; rich exits on a closed pipe
             with contextlib.suppress(OSError, ValueError, SystemExit):
-                job()
+                if job is not None:
+                    job()
             self._jobs.task_done()

@@ -92,13 +92,14 @@ def temporary_files(directory: Path) -> list[Path]:
 
 def orphans(directory: Path) -> list[Path]:
     """Parts in the run directory that belong to no commit: they are beyond the last one."""
-    committed = max(_parts(directory / LEADING), default=-1)
+    committed, last = max(_parts(directory / LEADING).items(), default=(-1, None))
+    tables = _metadata(last).get("tables", {}) if last else {}
     return [
         path
         for table in sorted(directory.iterdir())
         if table.is_dir() and table.name != LEADING
         for number, path in sorted(_parts(table).items())
-        if number > committed and _is_ours(path)
+        if number > committed and (table.name in tables or _metadata(path))
     ]
 
 
@@ -116,11 +117,12 @@ def tidy(directory: Path) -> list[Path]:
     return removed
 
 
-def _is_ours(part: Path) -> bool:
+def _metadata(part: Path) -> dict[str, Any]:
+    """Nothing if it is not one of ours, or damaged."""
     try:
-        return bool(read_metadata(part))
+        return read_metadata(part)
     except (OSError, pa.ArrowException, ValueError):
-        return False  # parts get their names when they are whole
+        return {}
 
 
 def _parts(table: Path) -> dict[int, Path]:

@@ -23,7 +23,7 @@ from streamer.writing.patient import IMPATIENT, write_fault
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
 """What file systems without locks say, or whose lock server is away."""
-BEGUN = {LOCK, "log.jsonl", "manifest.json.tmp"}
+BEGUN = {LOCK, "log.jsonl", "stderr.log", "manifest.json.tmp", "status.json", "status.json.tmp"}
 """What is left of a run that was killed before it had a manifest."""
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
 
