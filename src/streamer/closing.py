@@ -18,7 +18,7 @@ from streamer.writing.writer import Writer
 
 DROP_SECONDS = 13.0
 """What is still in flight so long after a stop is dropped; nothing new was begun after 10."""
-GIVE_UP_SECONDS = 18.0
+GIVE_UP_SECONDS = 16.0
 """So long after a stop, a directory that could not be closed is left as it is."""
 CLOSE_SECONDS = 3.0
 """For leaving a directory as it is after a signal, for a last status, and for letting go of it."""
