@@ -135,7 +135,7 @@ def planned(
     loader = prepare(config).loader
     while (chunk := loader.next_chunk(how)) is not None:
         planner.add(chunk)
-    return list(planner.cut())
+    return list(planner.cut(at_end=True))
 
 
 def compute(worker: Worker, batches: Sequence[Batch]) -> None:

@@ -3,6 +3,7 @@
 `throttled://RATE/PATH` is the local file /PATH, read at RATE bytes a second.
 """
 
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -29,25 +30,19 @@ class Throttled(AbstractFileSystem):
         return SlowFile(*_parted(path))
 
 
-class SlowFile:
+class SlowFile(io.FileIO):
     """An open file that gives at most `rate` bytes a second."""
 
     def __init__(self, rate: float, path: Path) -> None:
+        super().__init__(path)
         self._rate = rate
-        self._file = path.open("rb", buffering=0)
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int | None = -1) -> bytes:
         """Up to `size` bytes, after the time that they take."""
         most = max(1, round(self._rate * PIECE_SECONDS))
-        piece = self._file.read(most if size < 0 else min(size, most))
+        piece = super().read(min(size, most) if size and size > 0 else most)
         time.sleep(len(piece) / self._rate)
         return piece
-
-    def __enter__(self) -> "SlowFile":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
 
 
 def throttled(path: Path, rate: float) -> str:

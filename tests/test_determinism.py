@@ -100,9 +100,10 @@ def test_a_deterministic_runs_batches_do_not_depend_on_time(
 
     monkeypatch.setattr(deterministic_worker, "feed", look)
     monkeypatch.setattr("streamer.loading.loader.CHUNK_RECORDS", 8)
-    for idle in (False, True):
+    for idle in (0.0, 1.0):
         sizes.append([])
-        monkeypatch.setattr("streamer.queues.Queue.starved", property(lambda _, idle=idle: idle))
+        seconds = property(lambda _, idle=idle: idle)
+        monkeypatch.setattr("streamer.queues.Queue.starved_seconds", seconds)
         run_with(deterministic_worker, out=tmp_path / str(idle), deterministic=True, limit=40)
     assert sizes[0] == sizes[1]
     assert sum(sizes[0]) == 40

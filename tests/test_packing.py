@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer import packing
 from streamer.packing import Packing
 from streamer.records import Origin, Rows, TokenizedRecord
 
@@ -96,6 +97,20 @@ def test_a_trie_runs_each_distinct_prefix_at_most_once_a_row(passages, length):
         paths = [tuple(seen_from(rows, row * width + place)[0]) for place in range(n)]
         assert len(set(paths)) == len(paths)
         assert set(paths) <= prefixes(passages)
+
+
+def test_rows_are_filled_evenly():
+    passages = [(first, *range(30)) for first in range(5)]
+    assert Packing("trie", 128).pack_passages(passages).tokens.shape in ((2, 3 * 31), (3, 2 * 31))
+
+
+@given(PASSAGES, LENGTHS)
+def test_even_rows_are_never_larger_than_rows_filled_to_the_brim(passages, length):
+    even = Packing("trie", length).pack_passages(passages)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packing, "_evenly", lambda *given: given[-1])
+        full = Packing("trie", length).pack_passages(passages)
+    assert even.size <= full.size
 
 
 @given(PASSAGES, LENGTHS)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.batching.budget import Budget
-from streamer.batching.planner import FIRST_RECORDS, WINDOW_SECONDS, Planner
+from streamer.batching.planner import FIRST_RECORDS, FIRST_SECONDS, WINDOW_SECONDS, Planner
 from streamer.packing import Packing
 from streamer.records import Chunk, Origin, Rejection, TokenizedRecord
 
@@ -67,11 +67,16 @@ def test_a_budget_that_changes_while_a_window_is_cut_counts_from_the_next_batch(
 
 
 def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
-    def is_full(records: int, per_second: float, size: int = 10**9, **settings: bool) -> bool:
-        idle = settings.pop("idle", False)
+    def is_full(
+        records: int,
+        per_second: float,
+        size: int = 10**9,
+        idle_seconds: float = 0.0,
+        **settings: bool,
+    ) -> bool:
         planner = Planner(TRIES, Budget(1000), 1000, size, **settings)
         planner.add(Chunk(tuple(record(row, 1) for row in range(records))))
-        return planner.is_full(per_second, idle=idle)
+        return planner.is_full(per_second, idle_seconds)
 
     assert is_full(1000, per_second=1000)
     assert not is_full(999, per_second=1000)
@@ -80,8 +85,10 @@ def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
     assert not is_full(int(2 * WINDOW_SECONDS) - 1, per_second=2)
     assert is_full(FIRST_RECORDS, per_second=0)
     assert not is_full(FIRST_RECORDS - 1, per_second=0)
-    assert is_full(1, per_second=1000, idle=True)
-    assert not is_full(999, per_second=2, idle=True, whole_windows=True)
+    assert is_full(1, per_second=1000, idle_seconds=0.001)
+    assert is_full(1, per_second=0, idle_seconds=2 * FIRST_SECONDS)
+    assert not is_full(1, per_second=0, idle_seconds=FIRST_SECONDS / 2)
+    assert not is_full(999, per_second=2, idle_seconds=10, whole_windows=True)
 
 
 def test_whole_windows_are_cut_at_the_same_records_however_those_arrive():

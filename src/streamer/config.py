@@ -102,7 +102,7 @@ class RunConfig(BaseModel):
     window: Positive | None = None
     """Most records that are sorted together, to share and pad better. Left out: 2048, of a
     deterministic run 256. Nothing of a window is on disk before all of it is, so it is also kept to
-    ten seconds of work, but for a deterministic run."""
+    twenty seconds of work, but for a deterministic run."""
 
     seed: int = 0
     """Of the noise that stability is measured with."""

@@ -7,6 +7,7 @@ subtree ends, holds the whole attention mask; its depth is its position id. Shar
 the passages of a record and across the records of a batch, and is found by comparing ids.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -71,12 +72,11 @@ class Packing:
             return [True] * len(lengths)
         if self.sharing == "prefix":  # a passage that does not continue the one before it
             return [True, *(common < n for n, common in zip(lengths, shared[1:], strict=False))]
-        total = sum(lengths) - sum(shared)
-        wanted = -(-total // max(self.row_length, *lengths))
-        limit = max(-(-total // wanted), *lengths)
-        while sum(first := _fill(lengths, shared, limit)) > wanted and limit < self.row_length:
-            limit = min(self.row_length, limit + max(1, limit // 16))
-        return first
+        limit = max(self.row_length, *lengths)
+        fewest = sum(_fill(lengths, shared, limit))
+        evenly = [_evenly(lengths, shared, rows, limit) for rows in (fewest, fewest + 1)]
+        best = min(evenly, key=lambda length: length * sum(_fill(lengths, shared, length)))
+        return _fill(lengths, shared, best)
 
 
 @dataclass(slots=True)
@@ -127,6 +127,15 @@ def _side_by_side(
         reads=row_of * width + reads,
         branches=any(row.branches for row in rows),
         count=sum(len(row.tokens) for row in rows),
+    )
+
+
+def _evenly(lengths: Sequence[int], shared: Sequence[int], rows: int, limit: int) -> int:
+    """About the least length at which so many rows do, so that few are padded; `limit` does."""
+    least = min(limit, max(-(-(sum(lengths) - sum(shared)) // rows), *lengths))
+    shorter = range(least, limit)
+    return least + bisect_left(
+        shorter, True, key=lambda length: sum(_fill(lengths, shared, length)) <= rows
     )
 
 

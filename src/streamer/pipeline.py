@@ -128,7 +128,7 @@ async def _plan(
             if loader.stopped.is_set():  # what has not been planned yet is left for another time
                 continue
             planner.add(chunk)
-            if planner.is_full(counters.per_second, idle=batches.starved):
+            if planner.is_full(counters.per_second, batches.starved_seconds):
                 await hand_over()
         if not loader.stopped.is_set():
             await hand_over(at_end=True)

@@ -1,6 +1,7 @@
 """The arrows between the stages: bounded streams that hold a fast stage back."""
 
 import math
+import time
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
@@ -21,6 +22,8 @@ class Queue(Generic[T]):
         self.max_items = max_items
         self.max_bytes = max_bytes
         self.held_bytes = 0
+        self._asked = 0.0
+        """When the receiving stage last asked for an item."""
         self._room = anyio.Condition()
         self._in, self._out = anyio.create_memory_object_stream[tuple[T, int]](max_items)
 
@@ -37,6 +40,7 @@ class Queue(Generic[T]):
 
         :raises anyio.EndOfStream: when the sending stage has ended and nothing is left.
         """
+        self._asked = time.monotonic()
         item, size = await self._out.receive()
         async with self._room:
             self.held_bytes -= size
@@ -56,9 +60,11 @@ class Queue(Generic[T]):
         return self._out.statistics().current_buffer_used == 0
 
     @property
-    def starved(self) -> bool:
-        """Whether the receiving stage stands idle because nothing is here."""
-        return self._out.statistics().tasks_waiting_receive > 0
+    def starved_seconds(self) -> float:
+        """How long the receiving stage has stood idle because nothing is here."""
+        if not self._out.statistics().tasks_waiting_receive:
+            return 0.0
+        return time.monotonic() - self._asked
 
     def __aiter__(self) -> Self:
         return self

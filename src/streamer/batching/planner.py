@@ -19,8 +19,12 @@ from streamer.records import (
     held_bytes,
 )
 
-WINDOW_SECONDS = 10.0
+WINDOW_SECONDS = 20.0
+"""A window holds at most what is measured in this time."""
 FIRST_RECORDS = 256
+"""Before it is known how much that is."""
+FIRST_SECONDS = 0.1
+"""The device waits so long, at most, for the first window to have as many."""
 
 
 class Planner:
@@ -51,16 +55,16 @@ class Planner:
         self._gathered += chunk.records
         self._bytes += chunk.size
 
-    def is_full(self, per_second: float, *, idle: bool = False) -> bool:
+    def is_full(self, per_second: float, idle_seconds: float = 0.0) -> bool:
         """Whether the window should be cut now, given how many records a second are measured, and
-        whether the device stands idle.
+        how long the device has stood idle.
 
         Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`.
         """
         worth = self._window_records
         if not self.whole_windows:
             worth = round(per_second * WINDOW_SECONDS) or FIRST_RECORDS
-            if idle:
+            if idle_seconds > (0.0 if per_second else FIRST_SECONDS):
                 return True
         return (
             len(self._gathered) >= min(worth, self._window_records)
