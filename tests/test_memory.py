@@ -211,14 +211,15 @@ random = np.random.default_rng(0)
 records = [
     TokenizedRecord(Origin(row, "in", row, row, row + 1), b"", str(row), (),
                     (random.integers(5, 4000, 4).astype(np.int32),))
-    for row in range(2000)
+    for row in range(6000)
 ]
 window = Window(0, len(records))
+batch = worker.batch(window, records)
 few = worker.process(worker.batch(window, records[:16]))
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 2**26
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-all = worker.process(worker.batch(window, records))
+all = worker.process(batch)
 assert not few.work.splits and all.work.splits, all.work
 assert len(all.records) == len(records) and not all.rejections
 assert [one.id for one in all.records] == [one.id for one in records]

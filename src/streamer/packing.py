@@ -5,18 +5,24 @@ order: behind what it has in common with the passage before it, each adds its ow
 sees those before it in its row whose subtree has not ended, so one number a token, where its
 subtree ends, holds the whole attention mask; its depth is its position id. Sharing reaches across
 the passages of a record and across the records of a batch, and is found by comparing ids.
+
+All of it is done on whole arrays: a device that measures thousands of records a second leaves
+Python no time to look at tokens. "Ragged" arrays have the tokens of all passages end to end.
 """
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from streamer.config import Sharing
 from streamer.records import Rows, TokenizedRecord
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,128 +36,180 @@ class Packing:
 
     def pack(self, records: Sequence[TokenizedRecord]) -> Rows:
         """All passages of `records`, in as few positions as `sharing` allows."""
-        return self.pack_passages([ids.tolist() for record in records for ids in record.tokens])
+        return self.pack_passages([ids for record in records for ids in record.tokens])
 
-    def pack_passages(self, passages: Sequence[Sequence[int]]) -> Rows:
+    def pack_passages(self, passages: Sequence[Passage]) -> Rows:
         """The same from token ids alone."""
-        keys = [tuple(ids) for ids in passages]
-        order = sorted(range(len(keys)), key=keys.__getitem__)
-        shared = [0, *(_common(passages[a], passages[b]) for a, b in pairwise(order))]
-        lengths = [len(passages[passage]) for passage in order]
-        first = self._first_of_rows(lengths, shared)
-        rows: list[_Row] = []
-        reads = np.empty(len(passages), dtype=np.int64)
-        row_of = np.empty(len(passages), dtype=np.int64)
-        for passage, common, opens in zip(order, shared, first, strict=True):
-            if opens:
-                rows.append(_Row())
-            reads[passage] = rows[-1].add(passages[passage], 0 if opens else common)
-            row_of[passage] = len(rows) - 1
-        return _side_by_side(rows, reads, row_of)
+        lengths = _lengths(passages)
+        ids = np.concatenate(passages, dtype=np.int32)
+        begins = np.cumsum(lengths) - lengths
+        order = _order(ids, begins, lengths)
+        ids, lengths = ids[_ragged_range(begins[order], lengths[order])], lengths[order]
+        shared = _shared(ids, lengths)
+        firsts = self._first_of_rows(lengths, shared)
+        shared[firsts] = 0
+        trie = _Trie.of(lengths, shared, firsts)
+        reads = np.empty_like(order)
+        reads[order] = trie.reads
+        return trie.rows(ids, reads)
 
     def shares_a_row(self, record: TokenizedRecord) -> bool:
         """Whether `record` is short enough to stand in a row with others."""
         return self.sharing == "trie" and 2 * record.longest <= self.row_length
 
-    def sizes(self, records: Sequence[TokenizedRecord]) -> Iterator[int]:
-        """About how many positions the first one, two, … of `records` take together."""
-        before: Sequence[int] = ()
-        rows = tokens = 0
-        for record in records:
-            passages = sorted(ids.tolist() for ids in record.tokens)
-            for ids in passages:
-                common = _common(before, ids) if self.sharing != "none" else 0
-                rows += common < len(before) or not before
-                tokens += len(ids) - common
-                before = ids
-            yield tokens if self.shares_a_row(record) else rows * record.longest
+    def sizes(self, records: Sequence[TokenizedRecord]) -> Ints:
+        """About how many positions the first one, two, … of `records` take together, where they are
+        alike: sorted, and all of them or none share rows."""
+        passages = [ids for record in records for ids in record.tokens]
+        lengths = _lengths(passages)
+        shared = np.zeros_like(lengths)
+        if self.sharing != "none":
+            shared = _shared(np.concatenate(passages), lengths)
+        last = np.cumsum([len(record.tokens) for record in records]) - 1
+        if self.shares_a_row(records[0]):
+            tokens: Ints = np.cumsum(lengths - shared)[last]
+            return tokens
+        rows = np.cumsum(np.append(True, shared[1:] < lengths[:-1]))[last]
+        size: Ints = rows * np.maximum.accumulate([record.longest for record in records])
+        return size
 
-    def _first_of_rows(self, lengths: Sequence[int], shared: Sequence[int]) -> list[bool]:
+    def _first_of_rows(self, lengths: Ints, shared: Ints) -> Ints:
         """Of passages in order, which ones open a row."""
         if self.sharing == "none":
-            return [True] * len(lengths)
+            return np.arange(len(lengths))
         if self.sharing == "prefix":  # a passage that does not continue the one before it
-            return [True, *(common < n for n, common in zip(lengths, shared[1:], strict=False))]
-        limit = max(self.row_length, *lengths)
-        fewest = sum(_fill(lengths, shared, limit))
-        evenly = [_evenly(lengths, shared, rows, limit) for rows in (fewest, fewest + 1)]
-        best = min(evenly, key=lambda length: length * sum(_fill(lengths, shared, length)))
-        return _fill(lengths, shared, best)
+            return np.flatnonzero(np.append(True, shared[1:] < lengths[:-1]))
+        return _even_rows(lengths, shared, max(self.row_length, int(lengths.max())))
 
 
-@dataclass(slots=True)
-class _Row:
-    """A trie in depth-first order, growing."""
+@dataclass(frozen=True, slots=True)
+class _Trie:
+    """Where the tokens that passages add stand; passages in order, rows one after another."""
 
-    tokens: list[int] = field(default_factory=list)
-    depths: list[int] = field(default_factory=list)
-    ends: list[int] = field(default_factory=list)
-    path: list[int] = field(default_factory=list)
-    """Positions of the last passage's tokens."""
-    branches: bool = False
+    row: Ints
+    """[passage]"""
+    begin: Ints
+    """[passage]: position in its row of the first token that it adds."""
+    added: Ints
+    """[passage]: how many tokens it adds."""
+    common: Ints
+    """[passage]: how many it has in common with the one before it in its row."""
+    used: Ints
+    """[row]: positions that are not padding."""
+    branches: bool
 
-    def add(self, ids: Sequence[int], common: int) -> int:
-        """Append what `ids` has behind its first `common` tokens; its last token's position."""
-        begin = len(self.tokens)
-        self.branches |= common < len(self.path)
-        for ended in self.path[common:]:
-            self.ends[ended] = begin
-        del self.path[common:]
-        self.path += range(begin, begin + len(ids) - common)
-        self.tokens += ids[common:]
-        self.depths += range(common, len(ids))
-        self.ends += [0] * (len(ids) - common)
-        return self.path[-1]
+    @classmethod
+    def of(cls, lengths: Ints, common: Ints, firsts: Ints) -> "_Trie":
+        """Of passages of these lengths, when those at `firsts` open rows."""
+        added = lengths - common
+        used = np.add.reduceat(added, firsts)
+        row = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(lengths)))
+        before = np.cumsum(added) - added
+        continues = np.ones(len(lengths), dtype=bool)
+        continues[firsts] = False
+        branches = bool((continues[1:] & (common[1:] < lengths[:-1])).any())
+        return cls(row, before - before[firsts][row], added, common, used, branches)
 
-    def close(self) -> None:
-        """Let the last passage's tokens end with the row."""
-        for ended in self.path:
-            self.ends[ended] = len(self.tokens)
+    @property
+    def reads(self) -> Ints:
+        """[passage]: index of its last token in the flattened rows. A passage that adds none equals
+        the one before it."""
+        adds = np.where(self.added > 0, np.arange(len(self.added)), 0)
+        owner = np.maximum.accumulate(adds)
+        last: Ints = self.row * self.used.max() + self.begin + self.added - 1
+        return last[owner]
 
+    def rows(self, ids: npt.NDArray[np.int32], reads: Ints) -> Rows:
+        """Side by side; `ids` are ragged."""
+        width = int(self.used.max())
+        lengths = self.common + self.added
+        depth = _ragged_range(self.common, self.added)
+        which = np.repeat(np.arange(len(lengths)), self.added)
+        place = (self.row * width + self.begin - self.common)[which] + depth
+        tokens = np.zeros((len(self.used), width), dtype=np.int64)
+        depths = np.zeros_like(tokens)
+        ends = np.tile(np.arange(1, width + 1), (len(tokens), 1))  # padding is seen by itself
+        tokens.reshape(-1)[place] = ids[(np.cumsum(lengths) - lengths)[which] + depth]
+        depths.reshape(-1)[place] = depth
+        ends.reshape(-1)[place] = self._ends()[which, depth]
+        count = int(self.used.sum())
+        return Rows(tokens, depths, ends, reads, branches=self.branches, count=count)
 
-def _side_by_side(
-    rows: Sequence[_Row], reads: npt.NDArray[np.int64], row_of: npt.NDArray[np.int64]
-) -> Rows:
-    width = max(len(row.tokens) for row in rows)
-    tokens = np.zeros((len(rows), width), dtype=np.int64)
-    depths = np.zeros_like(tokens)
-    ends = np.tile(np.arange(1, width + 1), (len(rows), 1))  # padding is seen by itself
-    for index, row in enumerate(rows):
-        row.close()
-        n = len(row.tokens)
-        tokens[index, :n], depths[index, :n], ends[index, :n] = row.tokens, row.depths, row.ends
-    return Rows(
-        tokens=tokens,
-        depths=depths,
-        ends=ends,
-        reads=row_of * width + reads,
-        branches=any(row.branches for row in rows),
-        count=sum(len(row.tokens) for row in rows),
-    )
-
-
-def _evenly(lengths: Sequence[int], shared: Sequence[int], rows: int, limit: int) -> int:
-    """About the least length at which so many rows do, so that few are padded; `limit` does."""
-    least = min(limit, max(-(-(sum(lengths) - sum(shared)) // rows), *lengths))
-    shorter = range(least, limit)
-    return least + bisect_left(
-        shorter, True, key=lambda length: sum(_fill(lengths, shared, length)) <= rows
-    )
-
-
-def _fill(lengths: Sequence[int], shared: Sequence[int], limit: int) -> list[bool]:
-    """Which passages open a row when rows are filled one after another up to `limit`."""
-    opens = []
-    used = limit
-    for length, common in zip(lengths, shared, strict=True):
-        opens.append(used + length - common > limit)
-        used = length if opens[-1] else used + length - common
-    return opens
+    def _ends(self) -> Ints:
+        """[passage, depth]: the position in its row where the subtree of its token at that depth
+        ends: where the next passage begins that does not share it."""
+        n, depths = len(self.common), np.arange((self.common + self.added).max())
+        parts = self.common[:, None] <= depths
+        follower = np.where(parts, np.arange(n)[:, None], n)
+        follower = np.minimum.accumulate(follower[::-1], axis=0)[::-1]
+        follower = np.append(follower[1:], np.full((1, len(depths)), n), axis=0)
+        row, begin = np.append(self.row, -1), np.append(self.begin, 0)
+        same = row[follower] == self.row[:, None]
+        return np.where(same, begin[follower], self.used[self.row][:, None])
 
 
-def _common(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many tokens they begin with alike."""
-    for place, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return place
-    return min(len(one), len(other))
+def as_key(ids: npt.NDArray[np.int32]) -> bytes:
+    """Bytes that sort as the token ids do."""
+    return ids.astype(">i4").tobytes()
+
+
+def _lengths(passages: Sequence[Passage]) -> Ints:
+    return np.array([len(ids) for ids in passages], dtype=np.int64)
+
+
+def _order(ids: npt.NDArray[np.int32], begins: Ints, lengths: Ints) -> Ints:
+    """The places of ragged passages, sorted by their ids."""
+    key = as_key(ids)
+    bounds = zip((4 * begins).tolist(), (4 * (begins + lengths)).tolist(), strict=True)
+    keys = [key[begin:end] for begin, end in bounds]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
+
+
+def _shared(ids: npt.NDArray[np.int32], lengths: Ints) -> Ints:
+    """With how many tokens each of the ragged passages `ids` begins as the one before it does; 0
+    for the first."""
+    before = np.append(0, lengths[:-1])  # the length of the one before
+    depth = _ragged_range(np.zeros_like(lengths), lengths)
+    behind = np.arange(len(ids)) - np.repeat(before, lengths)  # the same depth of the one before
+    differs = (depth >= np.repeat(before, lengths)) | (ids[behind] != ids)
+    first = np.where(differs, depth, np.repeat(lengths, lengths))
+    return np.minimum.reduceat(first, np.cumsum(lengths) - lengths)
+
+
+def _ragged_range(begins: Ints, counts: Ints) -> Ints:
+    """`counts` numbers from each of `begins` on, end to end."""
+    before = np.cumsum(counts) - counts
+    numbers: Ints = np.arange(counts.sum()) + np.repeat(begins - before, counts)
+    return numbers
+
+
+def _even_rows(lengths: Ints, shared: Ints, limit: int) -> Ints:
+    """Which passages open a row, of at most `limit` positions, so that few are padding: the fewest
+    rows that do, or one more, and those as short as they can be."""
+    alone, ahead = lengths.tolist(), np.cumsum(lengths - shared).tolist()
+    fewest = len(_fill(alone, ahead, limit))
+    ways = []
+    for rows in (fewest, fewest + 1):
+        low, high = min(limit, max(-(-ahead[-1] // rows), *alone)), limit
+        while low < high:
+            middle = (low + high) // 2
+            if len(_fill(alone, ahead, middle)) <= rows:
+                high = middle
+            else:
+                low = middle + 1
+        firsts = _fill(alone, ahead, high)
+        ways.append((high * len(firsts), firsts))
+    return np.array(min(ways)[1])
+
+
+def _fill(alone: Sequence[int], ahead: Sequence[int], limit: int) -> list[int]:
+    """Which passages open a row when rows are filled one after another up to `limit`: those of
+    length `alone`, which with all before them add `ahead` where nothing opens a row."""
+    firsts = [0]
+    while True:
+        first = firsts[-1]
+        room = limit - alone[first] + ahead[first]
+        beyond = bisect_right(ahead, room, lo=first + 1)
+        if beyond == len(ahead):
+            return firsts
+        firsts.append(beyond)

@@ -5,7 +5,7 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self, TypeAlias
 
 import numpy as np
@@ -180,11 +180,15 @@ class Chunk:
     """Neighbours in input order, as the loader hands them over."""
 
     records: tuple[Loaded, ...]
+    sizes: tuple[int, ...] = field(init=False)
+    """Bytes that each holds in memory, near enough for a bound,"""
+    size: int = field(init=False)
+    """and that all do."""
 
-    @property
-    def size(self) -> int:
-        """Bytes it holds in memory, near enough for a bound."""
-        return sum(held_bytes(record) for record in self.records)
+    def __post_init__(self) -> None:
+        """Look at every record once."""
+        object.__setattr__(self, "sizes", tuple(map(_held_bytes, self.records)))
+        object.__setattr__(self, "size", sum(self.sizes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +281,7 @@ class Result:
     work: Work
 
 
-def held_bytes(record: Loaded) -> int:
+def _held_bytes(record: Loaded) -> int:
     """Bytes that `record` holds: its raw text and its tokens."""
     tokens = record.tokens if isinstance(record, TokenizedRecord) else ()
     return len(record.raw) + sum(passage.nbytes for passage in tokens) + 200

@@ -4,10 +4,11 @@ Records are gathered into windows; within a window they are sorted and cut into 
 budget as it then is. Every batch names its window, so that the writer can restore the order.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 from streamer.batching.budget import Budget
-from streamer.packing import Packing
+from streamer.packing import Packing, as_key
 from streamer.records import (
     Batch,
     Chunk,
@@ -16,7 +17,6 @@ from streamer.records import (
     Rows,
     TokenizedRecord,
     Window,
-    held_bytes,
 )
 
 WINDOW_SECONDS = 20.0
@@ -47,12 +47,14 @@ class Planner:
         self._window_records = window_records
         self._window_bytes = window_bytes
         self._gathered: list[Loaded] = []
+        self._sizes: list[int] = []
         self._bytes = 0
         self._windows = 0
 
     def add(self, chunk: Chunk) -> None:
         """Gather the records of `chunk`."""
         self._gathered += chunk.records
+        self._sizes += chunk.sizes
         self._bytes += chunk.size
 
     def is_full(self, per_second: float, idle_seconds: float = 0.0) -> bool:
@@ -79,14 +81,15 @@ class Planner:
             if not (is_full or at_end or not self.whole_windows):
                 return
             window, self._gathered = self._gathered[:rows], self._gathered[rows:]
-            self._bytes -= sum(map(held_bytes, window))
+            self._bytes -= sum(self._sizes[:rows])
+            del self._sizes[:rows]
             yield from self._window(window)
 
     def _first_window(self) -> tuple[int, bool]:
         """How many records the first window has, and whether it is full."""
         size = 0
-        for rows, record in enumerate(self._gathered, 1):
-            size += held_bytes(record)
+        for rows, held in enumerate(self._sizes, 1):
+            size += held
             if rows == self._window_records or size >= self._window_bytes:
                 return rows, True
         return len(self._gathered), False
@@ -109,20 +112,23 @@ class Planner:
     def _sorted(self, records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
         """Records that share rows, by their tokens; and those that have rows of their own, by their
         length, as rows of a batch are padded to the longest."""
-        packed = [record for record in records if self._packing.shares_a_row(record)]
-        padded = [record for record in records if not self._packing.shares_a_row(record)]
-        yield sorted(packed, key=lambda record: record.tokens[0].tolist())
+        packed: list[TokenizedRecord] = []
+        padded: list[TokenizedRecord] = []
+        for record in records:
+            (packed if self._packing.shares_a_row(record) else padded).append(record)
+        yield sorted(packed, key=lambda record: as_key(record.tokens[0]))
         yield sorted(padded, key=lambda record: record.longest)
 
     def _first_batch(
         self, records: Sequence[TokenizedRecord]
     ) -> tuple[tuple[TokenizedRecord, ...], Rows]:
         """As many of the first `records` as the budget holds, but at least one."""
-        fit = 0
-        for size in self._packing.sizes(records):
-            if not self.budget.holds(fit + 1, size):
-                break
-            fit += 1
+        fit, seen = 0, 0
+        while fit == seen < len(records):  # so far all fit
+            seen = min(len(records), 2 * seen or FIRST_RECORDS)
+            sizes = self._packing.sizes(records[:seen])
+            fits = (self.budget.holds(n, size) for n, size in enumerate(sizes.tolist(), 1))
+            fit = sum(itertools.takewhile(bool, fits))
         while True:
             chosen = tuple(records[: max(1, fit)])
             rows = self._packing.pack(chosen)
