@@ -25,6 +25,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "geometry": ("--device",),
     "analysis": ("--device",),
     "noise": ("--device",),
+    "host": RUN,
     "scale": ("--device",),
 }
 """Which of our options each benchmark has."""

@@ -40,7 +40,7 @@ class SlowFile(io.FileIO):
     def read(self, size: int | None = -1) -> bytes:
         """Up to `size` bytes, after the time that they take."""
         most = max(1, round(self._rate * PIECE_SECONDS))
-        piece = super().read(min(size, most) if size and size > 0 else most)
+        piece = super().read(most if size is None or size < 0 else min(size, most))
         time.sleep(len(piece) / self._rate)
         return piece
 

@@ -126,7 +126,7 @@ def test_once_a_batch_was_split_the_next_ones_are_smaller(worker, only_fits):
     only_fits(200)
     budget = Budget(512, 4096)
     planner = Planner(worker.packing, budget, 1000, 10**9)
-    planner.add(Chunk(tuple(record(row, 3, 5, 7) for row in range(120))))
+    planner.add(Chunk.of([record(row, 3, 5, 7) for row in range(120)]))
     planned, measured = [], []
     for batch in planner.cut():
         result = worker.process(batch)

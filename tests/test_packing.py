@@ -1,13 +1,14 @@
 """Rows hold every passage once, whatever its neighbours are, and no token more than they must."""
 
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.packing import Packing
+from streamer.packing import Packing, as_key
 from streamer.records import Origin, Rows, TokenizedRecord
 
 SHARING = ("trie", "prefix", "none")
@@ -162,6 +163,25 @@ def test_the_order_of_passages_decides_nothing_but_the_order_of_reads(
     assert np.array_equal(one.tokens, other.tokens)
     assert np.array_equal(one.ends, other.ends)
     assert other.count == one.count
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=3), max_size=20))
+def test_keys_sort_as_token_ids_do(passages):
+    keys = {as_key(np.array(ids, np.int32)): ids for ids in passages}
+    assert [keys[key] for key in sorted(keys)] == sorted(keys.values())
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_a_long_passage_beside_many_equal_short_ones_needs_little_memory(sharing):
+    passages = [np.arange(100, dtype=np.int32)] * 2000 + [np.arange(20_000, dtype=np.int32)]
+    if sharing == "none":
+        passages = passages[-5:]
+    tracemalloc.start()
+    rows = Packing(sharing, 128).pack_passages(passages)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tokens = sum(map(len, passages))
+    assert peak < 200 * (tokens + rows.size)
 
 
 def records_of(passages: list[tuple[int, ...]], each: int) -> list[TokenizedRecord]:

@@ -120,6 +120,24 @@ def test_a_queue_is_bounded_in_bytes_and_lets_a_giant_pass_alone():
     assert anyio.run(main) == [4, 4, 4, 50, 4]
 
 
+def test_a_queue_knows_how_long_its_receiver_waits():
+    async def main() -> None:
+        queue: Queue[int] = Queue("q", max_items=1)
+        async with anyio.create_task_group() as group:
+            for item in range(2):
+                assert queue.starved_seconds == 0
+                group.start_soon(queue.receive)
+                await anyio.wait_all_tasks_blocked()
+                before = queue.starved_seconds
+                await anyio.sleep(0.2)
+                assert before < 0.1
+                assert queue.starved_seconds >= before + 0.2
+                await queue.send(item)
+                await anyio.wait_all_tasks_blocked()
+
+    anyio.run(main)
+
+
 def test_one_thread_owns_the_device(tmp_path, worker):
     run_with(worker, paths=[many(tmp_path, 500)], out=tmp_path / "RUN", batch_size=8)
     assert len(worker.threads) == 1

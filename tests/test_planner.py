@@ -1,11 +1,14 @@
 """Which records run together: within the budget, sorted within their window, none left out."""
 
+from itertools import pairwise
+
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.batching.budget import Budget
-from streamer.batching.planner import FIRST_RECORDS, FIRST_SECONDS, WINDOW_SECONDS, Planner
+from streamer.batching.planner import FIRST_SECONDS, WINDOW_SECONDS, Planner
 from streamer.packing import Packing
 from streamer.records import Chunk, Origin, Rejection, TokenizedRecord
 
@@ -21,6 +24,12 @@ def record(row: int, *lengths: int) -> TokenizedRecord | Rejection:
     return TokenizedRecord(origin, b"", str(row), (), passages)
 
 
+@pytest.fixture(autouse=True)
+def look_at_few(monkeypatch):
+    """At first, to find out how many fit: the rest of a window comes in a second and a third look."""
+    monkeypatch.setattr("streamer.batching.planner.LOOK_AT", 2)
+
+
 @given(
     st.lists(st.lists(st.integers(1, 40), max_size=3), max_size=40),
     st.integers(1, 8) | st.none(),
@@ -32,7 +41,7 @@ def test_every_record_is_in_one_batch_of_its_window_within_the_budget(
     lengths, records, tokens, window, sharing
 ):
     planner = Planner(Packing(sharing, 16), Budget(tokens, records=records), window, 10**9)
-    planner.add(Chunk(tuple(record(row, *length) for row, length in enumerate(lengths))))
+    planner.add(Chunk.of([record(row, *length) for row, length in enumerate(lengths)]))
     rows_of: dict[int, list[int]] = {}
     windows = {}
     for batch in planner.cut():
@@ -51,19 +60,29 @@ def test_every_record_is_in_one_batch_of_its_window_within_the_budget(
 
 def test_what_does_not_share_a_row_runs_beside_its_like():
     planner = Planner(Packing("prefix", 16), Budget(1000, records=2), 100, 10**9)
-    planner.add(Chunk(tuple(record(row, length) for row, length in enumerate([9, 1, 8, 2]))))
+    planner.add(Chunk.of([record(row, length) for row, length in enumerate([9, 1, 8, 2])]))
     assert [[one.longest for one in batch.records] for batch in planner.cut()] == [[1, 2], [8, 9]]
 
 
 def test_a_budget_that_changes_while_a_window_is_cut_counts_from_the_next_batch():
     budget = Budget(4, 1000)
     planner = Planner(TRIES, budget, 100, 10**9)
-    planner.add(Chunk(tuple(record(row, 2) for row in range(10))))
+    planner.add(Chunk.of([record(row, 2) for row in range(10)]))
     batches = planner.cut()
     sizes = [len(next(batches).records)]
     budget.tokens = 8
     sizes += [len(batch.records) for batch in batches]
     assert sizes == [2, 4, 4]
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 60))
+def test_a_batch_has_as_many_records_as_the_budget_holds(lengths, tokens):
+    planner = Planner(Packing("none", 16), Budget(tokens), 100, 10**9)
+    planner.add(Chunk.of([record(row, length) for row, length in enumerate(sorted(lengths))]))
+    batches = list(planner.cut())
+    for batch, later in pairwise(batches):
+        both = len(batch.records) + 1
+        assert both * later.records[0].longest > tokens
 
 
 def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
@@ -74,8 +93,8 @@ def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
         idle_seconds: float = 0.0,
         **settings: bool,
     ) -> bool:
-        planner = Planner(TRIES, Budget(1000), 1000, size, **settings)
-        planner.add(Chunk(tuple(record(row, 1) for row in range(records))))
+        planner = Planner(TRIES, Budget(500), 1000, size, **settings)
+        planner.add(Chunk.of([record(row, 1) for row in range(records)]))
         return planner.is_full(per_second, idle_seconds)
 
     assert is_full(1000, per_second=1000)
@@ -83,8 +102,8 @@ def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
     assert is_full(999, per_second=1000, size=1)
     assert is_full(int(2 * WINDOW_SECONDS), per_second=2)
     assert not is_full(int(2 * WINDOW_SECONDS) - 1, per_second=2)
-    assert is_full(FIRST_RECORDS, per_second=0)
-    assert not is_full(FIRST_RECORDS - 1, per_second=0)
+    assert is_full(501, per_second=0), "more than a batch"
+    assert not is_full(500, per_second=0)
     assert is_full(1, per_second=1000, idle_seconds=0.001)
     assert is_full(1, per_second=0, idle_seconds=2 * FIRST_SECONDS)
     assert not is_full(1, per_second=0, idle_seconds=FIRST_SECONDS / 2)
@@ -97,7 +116,7 @@ def test_whole_windows_are_cut_at_the_same_records_however_those_arrive():
         rows, found, row = {}, [], begin
         for size in [*chunks, None]:
             if size is not None:
-                planner.add(Chunk(tuple(record(row + place, 2) for place in range(size))))
+                planner.add(Chunk.of([record(row + place, 2) for place in range(size)]))
                 row += size
             for batch in planner.cut(at_end=size is None):
                 rows.setdefault(batch.window.index, []).extend(

@@ -6,8 +6,8 @@ sees those before it in its row whose subtree has not ended, so one number a tok
 subtree ends, holds the whole attention mask; its depth is its position id. Sharing reaches across
 the passages of a record and across the records of a batch, and is found by comparing ids.
 
-All of it is done on whole arrays: a device that measures thousands of records a second leaves
-Python no time to look at tokens. "Ragged" arrays have the tokens of all passages end to end.
+No loop of Python's looks at tokens: a device that measures thousands of records a second leaves no
+time for that. "Ragged" arrays have the tokens of all passages end to end.
 """
 
 from bisect import bisect_right
@@ -31,8 +31,8 @@ class Packing:
 
     sharing: Sharing
     row_length: int
-    """Positions of a row into which several passages are packed; a longer passage makes a longer
-    row. In a short row, attention's square is small beside the matrix products."""
+    """Most positions of a row into which several passages are packed; a longer passage makes a
+    longer row. In a short row, attention's square is small beside the matrix products."""
 
     def pack(self, records: Sequence[TokenizedRecord]) -> Rows:
         """All passages of `records`, in as few positions as `sharing` allows."""
@@ -48,10 +48,7 @@ class Packing:
         shared = _shared(ids, lengths)
         firsts = self._first_of_rows(lengths, shared)
         shared[firsts] = 0
-        trie = _Trie.of(lengths, shared, firsts)
-        reads = np.empty_like(order)
-        reads[order] = trie.reads
-        return trie.rows(ids, reads)
+        return _Trie.of(lengths, shared, firsts).rows(ids, order)
 
     def shares_a_row(self, record: TokenizedRecord) -> bool:
         """Whether `record` is short enough to stand in a row with others."""
@@ -110,17 +107,8 @@ class _Trie:
         branches = bool((continues[1:] & (common[1:] < lengths[:-1])).any())
         return cls(row, before - before[firsts][row], added, common, used, branches)
 
-    @property
-    def reads(self) -> Ints:
-        """[passage]: index of its last token in the flattened rows. A passage that adds none equals
-        the one before it."""
-        adds = np.where(self.added > 0, np.arange(len(self.added)), 0)
-        owner = np.maximum.accumulate(adds)
-        last: Ints = self.row * self.used.max() + self.begin + self.added - 1
-        return last[owner]
-
-    def rows(self, ids: npt.NDArray[np.int32], reads: Ints) -> Rows:
-        """Side by side; `ids` are ragged."""
+    def rows(self, ids: npt.NDArray[np.int32], order: Ints) -> Rows:
+        """Side by side. `ids` are ragged, `order` says where each passage was in the input."""
         width = int(self.used.max())
         lengths = self.common + self.added
         depth = _ragged_range(self.common, self.added)
@@ -131,25 +119,32 @@ class _Trie:
         ends = np.tile(np.arange(1, width + 1), (len(tokens), 1))  # padding is seen by itself
         tokens.reshape(-1)[place] = ids[(np.cumsum(lengths) - lengths)[which] + depth]
         depths.reshape(-1)[place] = depth
-        ends.reshape(-1)[place] = self._ends()[which, depth]
+        ends.reshape(-1)[place] = self._ends(which, depth)
+        reads = np.empty_like(order)
+        reads[order] = place[np.cumsum(self.added) - 1]  # one that adds none equals that before it
         count = int(self.used.sum())
         return Rows(tokens, depths, ends, reads, branches=self.branches, count=count)
 
-    def _ends(self) -> Ints:
-        """[passage, depth]: the position in its row where the subtree of its token at that depth
-        ends: where the next passage begins that does not share it."""
-        n, depths = len(self.common), np.arange((self.common + self.added).max())
-        parts = self.common[:, None] <= depths
-        follower = np.where(parts, np.arange(n)[:, None], n)
-        follower = np.minimum.accumulate(follower[::-1], axis=0)[::-1]
-        follower = np.append(follower[1:], np.full((1, len(depths)), n), axis=0)
-        row, begin = np.append(self.row, -1), np.append(self.begin, 0)
-        same = row[follower] == self.row[:, None]
-        return np.where(same, begin[follower], self.used[self.row][:, None])
+    def _ends(self, which: Ints, depth: Ints) -> Ints:
+        """[token]: the position in its row where its subtree ends: where the next passage begins
+        that does not share it, or the row ends. Tokens are `depth` deep in the passages `which`."""
+        ends: Ints = self.used[self.row][which]
+        if not self.branches:
+            return ends
+        adds = np.flatnonzero(self.added)  # a passage that adds nothing parts with nothing
+        n, common = len(adds), self.common[adds]
+        parts = common[:, None] <= np.arange((self.common + self.added).max())
+        parting = np.where(parts, np.arange(n)[:, None], n)
+        this_or_later = np.minimum.accumulate(parting[::-1], axis=0)[::-1]
+        later = np.append(this_or_later[1:], np.full_like(parting[:1], n), axis=0)
+        place = np.cumsum(self.added > 0) - 1  # of each passage among those that add
+        found = later[place[which], depth]
+        row, begin = np.append(self.row[adds], -1)[found], np.append(self.begin[adds], 0)[found]
+        return np.where(row == self.row[which], begin, ends)
 
 
 def as_key(ids: npt.NDArray[np.int32]) -> bytes:
-    """Bytes that sort as the token ids do."""
+    """Bytes that sort as the token ids do, which are not negative."""
     return ids.astype(">i4").tobytes()
 
 
@@ -184,8 +179,8 @@ def _ragged_range(begins: Ints, counts: Ints) -> Ints:
 
 
 def _even_rows(lengths: Ints, shared: Ints, limit: int) -> Ints:
-    """Which passages open a row, of at most `limit` positions, so that few are padding: the fewest
-    rows that do, or one more, and those as short as they can be."""
+    """Which passages open a row, of at most `limit` positions, so that few are padding: of the
+    fewest rows possible and one more, each as short as they can be, those of fewer positions."""
     alone, ahead = lengths.tolist(), np.cumsum(lengths - shared).tolist()
     fewest = len(_fill(alone, ahead, limit))
     ways = []

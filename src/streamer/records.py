@@ -5,7 +5,8 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
 """
 
 import zlib
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal, Self, TypeAlias
 
 import numpy as np
@@ -180,15 +181,18 @@ class Chunk:
     """Neighbours in input order, as the loader hands them over."""
 
     records: tuple[Loaded, ...]
-    sizes: tuple[int, ...] = field(init=False)
-    """Bytes that each holds in memory, near enough for a bound,"""
-    size: int = field(init=False)
-    """and that all do."""
+    sizes: tuple[int, ...]
+    """Bytes that each holds in memory, near enough for a bound."""
 
-    def __post_init__(self) -> None:
-        """Look at every record once."""
-        object.__setattr__(self, "sizes", tuple(map(_held_bytes, self.records)))
-        object.__setattr__(self, "size", sum(self.sizes))
+    @classmethod
+    def of(cls, records: Sequence[Loaded]) -> Self:
+        """With the sizes of `records`."""
+        return cls(tuple(records), tuple(map(_held_bytes, records)))
+
+    @property
+    def size(self) -> int:
+        """Bytes that all hold."""
+        return sum(self.sizes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,7 +105,7 @@ def recommended(trials: Sequence[Trial]) -> Trial:
 def _batches(sample: Sample, key: Key, size: int) -> list[Batch]:
     budget = Budget(sys.maxsize, records=size) if key == "batch_size" else Budget(size)
     planner = Planner(sample.worker.packing, budget, len(sample.records), sys.maxsize)
-    planner.add(Chunk(sample.records))
+    planner.add(Chunk.of(sample.records))
     return list(planner.cut())
 
 

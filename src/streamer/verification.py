@@ -169,7 +169,7 @@ def _batched(sample: Sample, config: RunConfig) -> Table2D:
     worker = sample.worker
     budget = Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
     planner = Planner(worker.packing, budget, len(sample.records), 2**62)
-    planner.add(Chunk(sample.records))
+    planner.add(Chunk.of(sample.records))
     return _in_order(sample, [worker.process(batch) for batch in planner.cut()])
 
 

@@ -112,7 +112,7 @@ class Worker:
 
         def one_at_a_time(_: Rows) -> Float[Tensor, "layer passage width"]:
             found = [
-                self.model.residuals(Packing("none", 1).pack_passages([ids.tolist()]))
+                self.model.residuals(Packing("none", 1).pack_passages([ids]))
                 for ids in record.tokens
             ]
             return torch.cat(found, dim=1)
@@ -180,7 +180,7 @@ class Worker:
             *counts, finite = told.wait().tolist()
             lost = [place for place, ok in enumerate(finite) if not ok]
             if lost:
-                passages = [ids.tolist() for record in records for ids in record.tokens]
+                passages = [ids for record in records for ids in record.tokens]
                 residual = self.model.residuals_apart([passages[place] for place in lost])
                 encoded.replace(lost, encode(self.saes, residual, noise[lost]))
                 *counts, finite = encoded.counts_and_finite().tolist()

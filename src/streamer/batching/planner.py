@@ -21,10 +21,10 @@ from streamer.records import (
 
 WINDOW_SECONDS = 20.0
 """A window holds at most what is measured in this time."""
-FIRST_RECORDS = 256
-"""Before it is known how much that is."""
 FIRST_SECONDS = 0.1
-"""The device waits so long, at most, for the first window to have as many."""
+"""When the device has waited so long, the first window is cut with what has come."""
+LOOK_AT = 16
+"""So many records at first, to find out how many fit a batch."""
 
 
 class Planner:
@@ -61,17 +61,16 @@ class Planner:
         """Whether the window should be cut now, given how many records a second are measured, and
         how long the device has stood idle.
 
-        Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`.
+        Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`; and
+        to a batch, which takes a few seconds at most, while nothing was measured yet.
         """
-        worth = self._window_records
-        if not self.whole_windows:
-            worth = round(per_second * WINDOW_SECONDS) or FIRST_RECORDS
-            if idle_seconds > (0.0 if per_second else FIRST_SECONDS):
-                return True
-        return (
-            len(self._gathered) >= min(worth, self._window_records)
-            or self._bytes >= self._window_bytes
-        )
+        if len(self._gathered) >= self._window_records or self._bytes >= self._window_bytes:
+            return True
+        if self.whole_windows:
+            return False
+        if per_second:
+            return idle_seconds > 0 or len(self._gathered) >= per_second * WINDOW_SECONDS
+        return idle_seconds > FIRST_SECONDS or self._fills_a_batch()
 
     def cut(self, *, at_end: bool = False) -> Iterator[Batch]:
         """The batches of all that was gathered, window by window, each cut when it is asked for;
@@ -84,6 +83,12 @@ class Planner:
             self._bytes -= sum(self._sizes[:rows])
             del self._sizes[:rows]
             yield from self._window(window)
+
+    def _fills_a_batch(self) -> bool:
+        """Whether what was gathered is as much as the budget holds."""
+        alike = self._sorted([one for one in self._gathered if isinstance(one, TokenizedRecord)])
+        sizes = [int(self._packing.sizes(records)[-1]) for records in alike if records]
+        return not self.budget.holds(len(self._gathered), sum(sizes))
 
     def _first_window(self) -> tuple[int, bool]:
         """How many records the first window has, and whether it is full."""
@@ -125,7 +130,7 @@ class Planner:
         """As many of the first `records` as the budget holds, but at least one."""
         fit, seen = 0, 0
         while fit == seen < len(records):  # so far all fit
-            seen = min(len(records), 2 * seen or FIRST_RECORDS)
+            seen = min(len(records), 2 * seen or LOOK_AT)
             sizes = self._packing.sizes(records[:seen])
             fits = (self.budget.holds(n, size) for n, size in enumerate(sizes.tolist(), 1))
             fit = sum(itertools.takewhile(bool, fits))

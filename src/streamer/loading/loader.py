@@ -90,7 +90,7 @@ class Loader:
         self.records += len(parsed)
         records = [item for item in parsed if isinstance(item, Record)]
         good: Iterator[Loaded] = iter(tokenize(records, how))
-        return Chunk(tuple(item if isinstance(item, Rejection) else next(good) for item in parsed))
+        return Chunk.of([item if isinstance(item, Rejection) else next(good) for item in parsed])
 
     def _read_all(self, begin: Place | None, row: int) -> Iterator[Item | None]:
         for source in self._sources:

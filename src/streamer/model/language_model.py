@@ -24,11 +24,11 @@ from streamer.model.precision import (
     with_short_weights,
 )
 from streamer.model.transfers import to_device
-from streamer.packing import Packing
+from streamer.packing import Packing, Passage
 from streamer.records import Rows
 
 ROW_LENGTH = 128
-"""Positions of a packed row: see `bench/results/row_length.json`."""
+"""Most positions of a packed row: see `bench/results/row_length.json`."""
 APART = 32
 """Passages run at once when they are run apart."""
 AGREEMENT = {
@@ -98,7 +98,7 @@ class LanguageModel:
             return self._read(self._fast, rows)
 
     def residuals_apart(
-        self, passages: Sequence[Sequence[int]]
+        self, passages: Sequence[Passage]
     ) -> Float[Tensor, "layer passage width"]:
         """The same of each passage in a row of its own, and in float32 where batches are shorter.
 

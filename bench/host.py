@@ -1,0 +1,116 @@
+"""What a record costs the host beside the device: reading and tokenizing it, planning, writing.
+
+    python -m bench.host [--sample 8192]
+
+Every stage runs alone, in its turn. A device can be fed no faster than the slowest of them; and as
+Python runs one thread at a time, no faster than all of them together where it holds its lock. The
+numbers that are written are random.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from bench.report import report
+from bench.runs import Setup, run_parser, set_up, write_sample
+from streamer.batching.budget import Budget
+from streamer.batching.planner import Planner
+from streamer.config import RunConfig
+from streamer.loading.tokenizing import Tokenizing
+from streamer.preparation import prepare
+from streamer.records import Batch, Chunk, Result, Work
+from streamer.worker import Worker
+from streamer.writing.commit import Checkpoint
+from streamer.writing.schema import metrics_schema
+from streamer.writing.writer import Writer
+
+T = TypeVar("T")
+STAGES = ("load", "plan", "write")
+TOKENS = 16_384
+"""Positions of a batch, as an accelerator takes them."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run and report."""
+    parser = run_parser(__doc__)
+    parser.add_argument("--sample", type=int, default=8192)
+    options = parser.parse_args(arguments)
+    setup = set_up(options)
+    worker = setup.worker()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_sample(setup.records, options.sample, Path(folder))
+        turns = [_turn(setup, worker, path, Path(folder) / str(n)) for n in range(options.repeats)]
+    rows = []
+    for stage in STAGES:
+        seconds = statistics.median(turn[stage] for turn in turns) / options.sample
+        rows.append(
+            {"stage": stage, "microseconds": 1e6 * seconds, "records_per_second": 1 / seconds}
+        )
+    report(
+        "host", rows, **setup.described(), records=options.sample, columns=len(worker.columns)
+    )
+
+
+def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, float]:
+    """Seconds of each stage."""
+    config = setup.config(paths=(str(path),), out=out)
+    taken: dict[str, float] = {}
+
+    def timed(stage: str, work: Callable[[], T]) -> T:
+        begin = time.perf_counter()
+        found = work()
+        taken[stage] = time.perf_counter() - begin
+        return found
+
+    chunks = timed("load", lambda: _load(worker, config))
+    batches = timed("plan", lambda: _plan(worker, config, chunks))
+    random = np.random.default_rng(0)
+    results = [
+        Result(
+            batch.window, batch.records, random.random((len(batch.records), len(worker.columns))), (), Work()
+        )
+        for batch in batches
+    ]
+    timed("write", lambda: _write(worker, config, out, results))
+    return taken
+
+
+def _load(worker: Worker, config: RunConfig) -> list[Chunk]:
+    how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
+    loader = prepare(config).loader
+    return list(iter(lambda: loader.next_chunk(how), None))
+
+
+def _plan(worker: Worker, config: RunConfig, chunks: Sequence[Chunk]) -> list[Batch]:
+    planner = Planner(
+        worker.packing, Budget(TOKENS), config.window_records, config.prefetch_bytes, whole_windows=True
+    )
+    batches: list[Batch] = []
+    for chunk in chunks:
+        planner.add(chunk)
+        if planner.is_full(0.0):
+            batches += planner.cut()
+    return [*batches, *planner.cut(at_end=True)]
+
+
+def _write(worker: Worker, config: RunConfig, out: Path, results: Sequence[Result]) -> None:
+    writer = Writer(
+        out,
+        config,
+        metrics_schema(config.carry, worker.passages, worker.columns),
+        columns=worker.columns,
+        on_part=lambda *_: None,
+        begin=Checkpoint(),
+    )
+    for result in results:
+        writer.add(result)
+    writer.close()
+
+
+if __name__ == "__main__":
+    main()
