@@ -51,9 +51,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows.append(
             {"stage": stage, "microseconds": 1e6 * seconds, "records_per_second": 1 / seconds}
         )
-    report(
-        "host", rows, **setup.described(), records=options.sample, columns=len(worker.columns)
-    )
+    report("host", rows, **setup.described(), records=options.sample, columns=len(worker.columns))
 
 
 def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, float]:
@@ -72,7 +70,11 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
     random = np.random.default_rng(0)
     results = [
         Result(
-            batch.window, batch.records, random.random((len(batch.records), len(worker.columns))), (), Work()
+            batch.window,
+            batch.records,
+            random.random((len(batch.records), len(worker.columns))),
+            (),
+            Work(),
         )
         for batch in batches
     ]
@@ -88,7 +90,11 @@ def _load(worker: Worker, config: RunConfig) -> list[Chunk]:
 
 def _plan(worker: Worker, config: RunConfig, chunks: Sequence[Chunk]) -> list[Batch]:
     planner = Planner(
-        worker.packing, Budget(TOKENS), config.window_records, config.prefetch_bytes, whole_windows=True
+        worker.packing,
+        Budget(TOKENS),
+        config.window_records,
+        config.prefetch_bytes,
+        whole_windows=True,
     )
     batches: list[Batch] = []
     for chunk in chunks:

@@ -26,7 +26,7 @@ def record(row: int, *lengths: int) -> TokenizedRecord | Rejection:
 
 @pytest.fixture(autouse=True)
 def look_at_few(monkeypatch):
-    """At first, to find out how many fit: the rest of a window comes in a second and a third look."""
+    """At first, to find out how many fit: the rest of a window takes a second look and a third."""
     monkeypatch.setattr("streamer.batching.planner.LOOK_AT", 2)
 
 

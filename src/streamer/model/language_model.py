@@ -97,9 +97,7 @@ class LanguageModel:
         with torch.inference_mode(), cast:
             return self._read(self._fast, rows)
 
-    def residuals_apart(
-        self, passages: Sequence[Passage]
-    ) -> Float[Tensor, "layer passage width"]:
+    def residuals_apart(self, passages: Sequence[Passage]) -> Float[Tensor, "layer passage width"]:
         """The same of each passage in a row of its own, and in float32 where batches are shorter.
 
         In a shared row one token's overflow reaches the others: no weight at all times infinity is
