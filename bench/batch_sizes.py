@@ -4,22 +4,19 @@
 
 The runs of all sizes take turns in one process, with the model loaded once. Size 1 takes a quarter
 of the sample. `adaptive` is the default, which finds the size while running, and so takes three
-times as many. Peak memory is that of a process for each size, which runs it once.
+times as many. Peak memory is that of the first turn, in which sizes grow: what the process keeps of
+a size counts for the next ones.
 """
 
-import json
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from bench.options import Row
-from bench.processes import measure_alone
 from bench.report import report
 from bench.runs import Setup, run_parser, set_up, whole_run, write_sample
 from bench.timing import in_turns, medians
+from streamer.monitoring.memory import PeakMemory
 from streamer.worker import Worker
 
 ADAPTIVE = "adaptive"
@@ -29,28 +26,27 @@ WARM_UP = 8
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run and report; with `--only`, run one size and print a line of JSON."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+    """Run and report."""
     parser = run_parser(__doc__)
     parser.add_argument("--sizes", default="1,4,8,16,32")
     parser.add_argument("--sample", type=int, default=64)
-    parser.add_argument("--only", help="one of the sizes, or adaptive")
     options = parser.parse_args(arguments)
     setup = set_up(options)
     sizes = [*options.sizes.split(","), ADAPTIVE]
+    peaks: dict[str, int] = {}
+
+    def rate(size: str) -> float:
+        with PeakMemory(worker.model.device) as peak:
+            found = _rate(setup, worker, size, samples[size])
+        peaks.setdefault(size, peak.bytes)
+        return found
+
     with tempfile.TemporaryDirectory() as folder:
         worker = setup.worker()
         samples = {size: _sample(setup, options.sample, size, Path(folder)) for size in sizes}
-        warm = write_sample(setup.records, WARM_UP, Path(folder))
-        _rate(setup, worker, ADAPTIVE, warm)
-        if options.only:
-            _rate(setup, worker, options.only, samples[options.only])
-            print(json.dumps(_device_peak()))
-            return
-        ways = {size: lambda size=size: _rate(setup, worker, size, samples[size]) for size in sizes}
-        rates = in_turns(ways, setup.repeats)
+        _rate(setup, worker, "1", write_sample(setup.records, WARM_UP, Path(folder)))
+        rates = in_turns({size: lambda size=size: rate(size) for size in sizes}, setup.repeats)
         counts = {size: _count(path) for size, path in samples.items()}
-    peaks = {size: measure_alone("bench.batch_sizes", arguments, size) for size in sizes}
     middle = medians(rates)
     rows: list[Row] = [
         {
@@ -60,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
             "speed_up": rate / middle[sizes[0]],
             "slowest": min(rates[size]),
             "fastest": max(rates[size]),
-            **peaks[size],
+            "peak_memory_mb": peaks[size] / 1e6,
         }
         for size, rate in middle.items()
     ]
@@ -81,12 +77,6 @@ def _rate(setup: Setup, worker: Worker, size: str, path: Path) -> float:
     if size != ADAPTIVE:
         how = {"batch_size": int(size), "max_tokens": PLENTY}
     return whole_run(worker, setup.config(paths=(str(path),), **how)).per_second
-
-
-def _device_peak() -> Row:
-    if not torch.cuda.is_available():
-        return {}
-    return {"peak_device_memory_mb": torch.cuda.max_memory_allocated() / 1e6}
 
 
 if __name__ == "__main__":

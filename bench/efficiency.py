@@ -46,7 +46,7 @@ CALLS = 60
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
-    parser = run_parser(__doc__)
+    parser = run_parser(__doc__, repeats=5)
     parser.add_argument("--sample", type=int, default=256)
     options = parser.parse_args(arguments)
     setup = set_up(options)
