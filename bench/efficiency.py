@@ -2,12 +2,13 @@
 
     python -m bench.efficiency [--sample 256]
 
-bare: the same batches, planned beforehand, without reading and writing; it takes turns with whole
-runs. roofline: the time that the products a record cannot do without would take at the rate at
-which this machine multiplies matrices of the model's own shape, measured before and after each
-turn. Those products are the weights of the decoder layers that are run, for each distinct token,
-and the SAEs' encoders, for each passage; attention scores, norms, rotations, metrics and
-everything else are left out, so no run can reach it.
+bare: the same batches as those of a first run, without reading, planning and writing; it takes
+turns with whole runs. roofline: the time that the products a record cannot do without would take at
+the rate at which this machine multiplies matrices of the model's own shape, measured before and
+after each turn. Those products are the weights of the decoder layers that are run, for each
+distinct token if all records were planned together, and the SAEs' encoders, for each passage;
+attention scores, norms, rotations, metrics and everything else are left out, so no run can reach
+it.
 """
 
 import math
@@ -16,6 +17,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from unittest import mock
 
 import torch
 from safetensors import safe_open
@@ -37,7 +39,8 @@ from bench.runs import (
 )
 from bench.timing import seconds
 from streamer.batching.budget import Budget
-from streamer.records import Batch
+from streamer.config import RunConfig
+from streamer.records import Batch, Result
 from streamer.worker import Worker
 
 CALLS = 60
@@ -54,9 +57,9 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = write_sample(setup.records, options.sample, Path(folder))
         config = setup.config(paths=(str(path),), max_tokens=setup.batch_tokens)
-        batches = planned(worker, config, Budget(setup.batch_tokens))
+        least_batches = planned(worker, config, Budget(setup.batch_tokens))
+        batches = _batches_of_a_run(worker, config)  # and warm-up
         count = count_records(batches)
-        compute(worker, batches[:1])  # warm-up
         bare, whole = [], []
         multiplied: dict[torch.dtype, list[float]] = {worker.saes[0].dtype: [], _dtype(worker): []}
         _multiply(setup, worker, multiplied)
@@ -66,8 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
             whole.append(whole_run(worker, config).per_second)
             _multiply(setup, worker, multiplied)
     work = {
-        "layers": _layer_flops(setup.model, batches),
-        "encoders": _encoder_flops(worker, batches),
+        "layers": _layer_flops(setup.model, least_batches),
+        "encoders": _encoder_flops(worker, least_batches),
     }
     least = work["layers"] / statistics.median(multiplied[_dtype(worker)])
     least += work["encoders"] / statistics.median(multiplied[worker.saes[0].dtype])
@@ -96,6 +99,20 @@ def main(arguments: list[str] | None = None) -> None:
         },
         batch_tokens=setup.batch_tokens,
     )
+
+
+def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
+    """What the worker is fed."""
+    batches: list[Batch] = []
+    feed = worker.feed
+
+    def keep(batch: Batch) -> list[Result]:
+        batches.append(batch)
+        return feed(batch)
+
+    with mock.patch.object(worker, "feed", keep):
+        whole_run(worker, config)
+    return batches
 
 
 def _layer_flops(model: BenchModel, batches: Sequence[Batch]) -> float:
