@@ -93,6 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows,
         **setup.described(),
         records=count,
+        turns={"whole run": whole, "bare": bare},
         gflop_per_record={name: flops / count / 1e9 for name, flops in work.items()},
         matrix_gflop_per_second={
             str(dtype): [rate / 1e9 for rate in found] for dtype, found in multiplied.items()

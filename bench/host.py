@@ -17,12 +17,10 @@ from typing import TypeVar
 import numpy as np
 
 from bench.report import report
-from bench.runs import Setup, run_parser, set_up, write_sample
+from bench.runs import Setup, loaded, run_parser, set_up, write_sample
 from streamer.batching.budget import Budget
 from streamer.batching.planner import Planner
 from streamer.config import RunConfig
-from streamer.loading.tokenizing import Tokenizing
-from streamer.preparation import prepare
 from streamer.records import Batch, Chunk, Result, Work
 from streamer.worker import Worker
 from streamer.writing.commit import Checkpoint
@@ -65,7 +63,7 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
         taken[stage] = time.perf_counter() - begin
         return found
 
-    chunks = timed("load", lambda: _load(worker, config))
+    chunks = timed("load", lambda: list(loaded(worker, config)))
     batches = timed("plan", lambda: _plan(worker, config, chunks))
     random = np.random.default_rng(0)
     results = [
@@ -80,12 +78,6 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
     ]
     timed("write", lambda: _write(worker, config, out, results))
     return taken
-
-
-def _load(worker: Worker, config: RunConfig) -> list[Chunk]:
-    how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
-    loader = prepare(config).loader
-    return list(iter(lambda: loader.next_chunk(how), None))
 
 
 def _plan(worker: Worker, config: RunConfig, chunks: Sequence[Chunk]) -> list[Batch]:

@@ -4,7 +4,7 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from streamer.monitoring.summary import Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.packing import Packing
 from streamer.preparation import prepare
-from streamer.records import Batch
+from streamer.records import Batch, Chunk
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 
@@ -124,7 +124,6 @@ def planned(
     worker: Worker, config: RunConfig, budget: Budget, packing: Packing | None = None
 ) -> list[Batch]:
     """The batches of a whole run, as `packing` packs them; the worker's unless another is given."""
-    how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
     planner = Planner(
         packing or worker.packing,
         budget,
@@ -132,10 +131,17 @@ def planned(
         config.prefetch_bytes,
         whole_windows=True,
     )
-    loader = prepare(config).loader
-    while (chunk := loader.next_chunk(how)) is not None:
+    for chunk in loaded(worker, config):
         planner.add(chunk)
     return list(planner.cut(at_end=True))
+
+
+def loaded(worker: Worker, config: RunConfig) -> Iterator[Chunk]:
+    """The records of a whole run, tokenized."""
+    how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
+    loader = prepare(config).loader
+    while (chunk := loader.next_chunk(how)) is not None:
+        yield chunk
 
 
 def compute(worker: Worker, batches: Sequence[Batch]) -> None:
