@@ -43,7 +43,7 @@ FULL: dict[str, tuple[str, ...]] = {
 SHORT: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("batch_sizes", "sharing", "row_length", "forward", "precision", "scale"), ("--repeats", "1")
 ) | {"methods": ("--repeats", "2"), "efficiency": ("--repeats", "3")}
-"""What is asked of two cores, so that all take less than a quarter of an hour."""
+"""What is asked of two cores, so that all take about a quarter of an hour."""
 
 
 def main() -> None:

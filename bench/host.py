@@ -17,11 +17,10 @@ from typing import TypeVar
 import numpy as np
 
 from bench.report import report
-from bench.runs import Setup, loaded, run_parser, set_up, write_sample
+from bench.runs import Setup, batches_of, loaded, run_parser, set_up, write_sample
 from streamer.batching.budget import Budget
-from streamer.batching.planner import Planner
 from streamer.config import RunConfig
-from streamer.records import Batch, Chunk, Result, Work
+from streamer.records import Result, Work
 from streamer.worker import Worker
 from streamer.writing.commit import Checkpoint
 from streamer.writing.schema import metrics_schema
@@ -64,7 +63,7 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
         return found
 
     chunks = timed("load", lambda: list(loaded(worker, config)))
-    batches = timed("plan", lambda: _plan(worker, config, chunks))
+    batches = timed("plan", lambda: batches_of(chunks, config, Budget(TOKENS), worker.packing))
     random = np.random.default_rng(0)
     results = [
         Result(
@@ -78,22 +77,6 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
     ]
     timed("write", lambda: _write(worker, config, out, results))
     return taken
-
-
-def _plan(worker: Worker, config: RunConfig, chunks: Sequence[Chunk]) -> list[Batch]:
-    planner = Planner(
-        worker.packing,
-        Budget(TOKENS),
-        config.window_records,
-        config.prefetch_bytes,
-        whole_windows=True,
-    )
-    batches: list[Batch] = []
-    for chunk in chunks:
-        planner.add(chunk)
-        if planner.is_full(0.0):
-            batches += planner.cut()
-    return [*batches, *planner.cut(at_end=True)]
 
 
 def _write(worker: Worker, config: RunConfig, out: Path, results: Sequence[Result]) -> None:

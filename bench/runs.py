@@ -4,7 +4,7 @@ import argparse
 import io
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,14 +124,17 @@ def planned(
     worker: Worker, config: RunConfig, budget: Budget, packing: Packing | None = None
 ) -> list[Batch]:
     """The batches of a whole run, as `packing` packs them; the worker's unless another is given."""
+    return batches_of(loaded(worker, config), config, budget, packing or worker.packing)
+
+
+def batches_of(
+    chunks: Iterable[Chunk], config: RunConfig, budget: Budget, packing: Packing
+) -> list[Batch]:
+    """The batches of records that are loaded, in windows as large as they can be."""
     planner = Planner(
-        packing or worker.packing,
-        budget,
-        config.window_records,
-        config.prefetch_bytes,
-        whole_windows=True,
+        packing, budget, config.window_records, config.prefetch_bytes, whole_windows=True
     )
-    for chunk in loaded(worker, config):
+    for chunk in chunks:
         planner.add(chunk)
     return list(planner.cut(at_end=True))
 
