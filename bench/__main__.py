@@ -25,6 +25,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "geometry": ("--device",),
     "analysis": ("--device",),
     "noise": ("--device",),
+    "heap": RUN,
     "host": RUN,
     "scale": ("--device",),
 }
@@ -42,7 +43,11 @@ FULL: dict[str, tuple[str, ...]] = {
 """What is asked of a GPU beyond the defaults, which two cores can do."""
 SHORT: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("batch_sizes", "sharing", "row_length", "forward", "precision", "scale"), ("--repeats", "1")
-) | {"methods": ("--repeats", "2"), "efficiency": ("--repeats", "3")}
+) | {
+    "methods": ("--repeats", "2"),
+    "efficiency": ("--repeats", "3"),
+    "heap": ("--repeats", "1", "--sample", "52"),
+}
 """What is asked of two cores, so that all take about a quarter of an hour."""
 
 

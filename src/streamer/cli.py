@@ -203,8 +203,11 @@ def _run(config: RunConfig, *, fresh: bool = False) -> int:
             screen.say(f"If it is interrupted, `streamer resume {out}` goes on.")
         screen.say(_loading(config))
         from streamer.execution import run as run_prepared  # noqa: PLC0415
+        from streamer.heap import keep_heap  # noqa: PLC0415
+        from streamer.model.precision import pick_device  # noqa: PLC0415
         from streamer.monitoring.summary import print_summary  # noqa: PLC0415
 
+        keep_heap(pick_device(config.device))
         try:
             summary = anyio.run(run_prepared, prepared, console)
         except RunFault as fault:

@@ -17,6 +17,8 @@ from streamer.batching.budget import Budget
 from streamer.batching.planner import Planner
 from streamer.config import RunConfig
 from streamer.errors import UsageError
+from streamer.heap import keep_heap
+from streamer.model.precision import pick_device
 from streamer.monitoring.display import as_text
 from streamer.monitoring.memory import PeakMemory
 from streamer.records import Batch, Chunk
@@ -58,6 +60,7 @@ def tune(
     if min(sizes) < 1 or repeats < 1:
         raise UsageError("batch sizes, token budgets and repeats must be at least 1")
     document = _document(write) if write else None
+    keep_heap(pick_device(config.device))
     sample = take_sample(config, records)
     trials = measure(sample, key, sizes, repeats)
     best = recommended(trials)

@@ -8,6 +8,7 @@ from typing import Self
 import psutil
 import torch
 
+from streamer.heap import trim_heap
 from streamer.monitoring.snapshot import Memory
 
 _PROCESS = psutil.Process()
@@ -54,6 +55,7 @@ class PeakMemory:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
+            trim_heap()  # else what was needed before would count
             self._watcher.start()
         return self
 
