@@ -11,6 +11,7 @@ from streamer.analysis import FAMILIES, Family
 from streamer.closing import CLOSE_SECONDS, left_at_the_end
 from streamer.description import description_of
 from streamer.errors import cause_of
+from streamer.heap import objects_kept
 from streamer.monitoring.exporter import Exporter, exporting
 from streamer.monitoring.outside import Loading
 from streamer.monitoring.screen import Screen
@@ -54,7 +55,7 @@ async def run_loaded(
     directory = prepared.directory or RunDirectory.make(prepared.out)
     async with left_at_the_end(directory):
         warnings.send_to(directory.log)
-        with Screen(console, prepared.config.progress) as screen:
+        with objects_kept(), Screen(console, prepared.config.progress) as screen:
             session = Session(prepared, worker, directory, screen)
             if exporter is not None:
                 exporter.observe(session.observer)

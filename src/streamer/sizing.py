@@ -11,7 +11,7 @@ FIXED_TOKENS = 4096
 """Of a deterministic run."""
 MOST_TOKENS = {"cpu": 2**13, "mps": 2**16, "cuda": 2**18}
 """Beyond this no device of the kind gains what the memory is worth, unless asked for."""
-START_TOKENS = {"cpu": 2048, "mps": 4096, "cuda": 16_384}
+START_TOKENS = {"cpu": 4096, "mps": 4096, "cuda": 16_384}
 """At most, of the first batches: here a small model already runs about as fast as it can."""
 START_FLOPS = {"cpu": 4e11, "mps": 2e12, "cuda": 2e13}
 """At most, in the first batches: a few seconds on the slowest device of the kind."""
