@@ -15,6 +15,7 @@ SHARED = {
     "packing",
     "embedded",
     "errors",
+    "heap",
     "patience",
     "queues",
     "records",
