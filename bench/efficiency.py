@@ -3,20 +3,20 @@
     python -m bench.efficiency [--sample 256]
 
 bare: the same batches as those of a first run, without reading, planning and writing; it takes
-turns with whole runs. roofline: the time that the products a record cannot do without would take at
-the rate at which this machine multiplies matrices of the model's own shape, measured before and
-after each turn. Those products are the weights of the decoder layers that are run, for each
-distinct token if all records were planned together, and the SAEs' encoders, for each passage;
-attention scores, norms, rotations, metrics and everything else are left out, so no run can reach
-it.
+turns with whole runs. roofline: the rate if the products a record cannot do without took no longer
+than this machine takes for matrices of the model's own shape, measured before and after each turn.
+Those products are the weights of the decoder layers that are run, for each distinct token if all
+records were planned together, and the SAEs' encoders, for each passage; attention scores, norms,
+rotations, metrics and everything else are left out, so no run can reach it. A run is compared with
+what was measured next to it, as the machine's own rate may change from turn to turn.
 """
 
 import math
 import re
-import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from unittest import mock
 
 import torch
@@ -60,46 +60,44 @@ def main(arguments: list[str] | None = None) -> None:
         least_batches = planned(worker, config, Budget(setup.batch_tokens))
         batches = _batches_of_a_run(worker, config)  # and warm-up
         count = count_records(batches)
-        bare, whole = [], []
-        multiplied: dict[torch.dtype, list[float]] = {worker.saes[0].dtype: [], _dtype(worker): []}
-        _multiply(setup, worker, multiplied)
-        for _ in range(setup.repeats):
-            bare.append(count / seconds(lambda: compute(worker, batches), worker.model.device))
-            _multiply(setup, worker, multiplied)
-            whole.append(whole_run(worker, config).per_second)
-            _multiply(setup, worker, multiplied)
-    work = {
-        "layers": _layer_flops(setup.model, least_batches),
-        "encoders": _encoder_flops(worker, least_batches),
-    }
-    least = work["layers"] / statistics.median(multiplied[_dtype(worker)])
-    least += work["encoders"] / statistics.median(multiplied[worker.saes[0].dtype])
-    rates = {
-        "whole run": statistics.median(whole),
-        "bare": statistics.median(bare),
-        "roofline": count / least,
-    }
+        flops = _flops(setup.model, worker, least_batches, count)
+        ways = {
+            "bare": lambda: count / seconds(lambda: compute(worker, batches), worker.model.device),
+            "whole run": lambda: whole_run(worker, config).per_second,
+        }
+        turns = []
+        for turn in range(setup.repeats):
+            order = reversed(ways) if turn % 2 else ways  # a drift favours neither
+            turns.append(
+                {way: _beside_the_roofline(setup, worker, flops, ways[way]) for way in order}
+            )
     rows: list[Row] = [
         {
-            "what": name,
-            "samples_per_second": rate,
-            "over_bare": rate / rates["bare"],
-            "over_roofline": rate / rates["roofline"],
+            "what": way,
+            "samples_per_second": median(turn[way][0] for turn in turns),
+            "over_bare": median(turn[way][0] / turn["bare"][0] for turn in turns),
+            "over_roofline": median(turn[way][0] / turn[way][1] for turn in turns),
         }
-        for name, rate in rates.items()
+        for way in ways
     ]
     report(
         "efficiency",
         rows,
         **setup.described(),
         records=count,
-        turns={"whole run": whole, "bare": bare},
-        gflop_per_record={name: flops / count / 1e9 for name, flops in work.items()},
-        matrix_gflop_per_second={
-            str(dtype): [rate / 1e9 for rate in found] for dtype, found in multiplied.items()
-        },
+        turns_with_roofline=turns,
+        gflop_per_record={str(dtype): each / 1e9 for dtype, each in flops.items()},
         batch_tokens=setup.batch_tokens,
     )
+
+
+def _beside_the_roofline(
+    setup: Setup, worker: Worker, flops: Mapping[torch.dtype, float], rate: Callable[[], float]
+) -> tuple[float, float]:
+    """`rate`, and the roofline of the moment, in records a second."""
+    before = _roofline(setup, worker, flops)
+    found = rate()
+    return found, (before + _roofline(setup, worker, flops)) / 2
 
 
 def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
@@ -114,6 +112,16 @@ def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
     with mock.patch.object(worker, "feed", keep):
         whole_run(worker, config)
     return batches
+
+
+def _flops(
+    model: BenchModel, worker: Worker, batches: Sequence[Batch], records: int
+) -> dict[torch.dtype, float]:
+    """That a record needs at least, by the format of the products."""
+    found = {worker.model.autocast or worker.model.dtype: 0.0, worker.saes[0].dtype: 0.0}
+    found[worker.model.autocast or worker.model.dtype] += _layer_flops(model, batches) / records
+    found[worker.saes[0].dtype] += _encoder_flops(worker, batches) / records
+    return found
 
 
 def _layer_flops(model: BenchModel, batches: Sequence[Batch]) -> float:
@@ -135,22 +143,19 @@ def _encoder_flops(worker: Worker, batches: Sequence[Batch]) -> float:
     return 2.0 * passages * sum(sae.W_dec.numel() for sae in (*worker.saes, worker.saes[0]))
 
 
-def _dtype(worker: Worker) -> torch.dtype:
-    """Of the transformer's products."""
-    return worker.model.autocast or worker.model.dtype
-
-
 @torch.inference_mode()
-def _multiply(setup: Setup, worker: Worker, found: dict[torch.dtype, list[float]]) -> None:
-    """Add to each format the FLOP a second of d_model → d_mlp for a batch of positions, one product
+def _roofline(setup: Setup, worker: Worker, flops: Mapping[torch.dtype, float]) -> float:
+    """Records a second at the present rate of d_model → d_mlp for a batch of positions, one product
     after another for as long as some layers take."""
     sizes, device = setup.model.settings, worker.model.device
-    for dtype, rates in found.items():
+    needed = 0.0
+    for dtype, each in flops.items():
         x = torch.randn(setup.batch_tokens, sizes["d_model"], device=device).to(dtype)
         weight = torch.randn(sizes["d_mlp"], sizes["d_model"], device=device).to(dtype)
         linear(x, weight)
         spent = seconds(lambda x=x, w=weight: [linear(x, w) for _ in range(CALLS)], device)
-        rates.append(CALLS * 2.0 * x.numel() * sizes["d_mlp"] / spent)
+        needed += each * spent / (CALLS * 2.0 * x.numel() * sizes["d_mlp"])
+    return 1 / needed
 
 
 if __name__ == "__main__":

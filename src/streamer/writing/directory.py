@@ -190,19 +190,26 @@ def _session(manifest: dict[str, Any]) -> dict[str, Any]:
 def check_free(path: Path) -> None:
     """Return if a run can be written to `path`.
 
-    :raises UsageError: something is there.
+    :raises UsageError: something is there, or nothing could be made there.
     """
     try:
+        there = next(one for one in (path, *path.absolute().parents) if one.exists())
+        can_write = os.access(there, os.W_OK | os.X_OK)
         taken = path.is_dir() and any(entry.name not in BEGUN for entry in path.iterdir())
-        is_file = path.exists() and not path.is_dir()
+        is_file = not there.is_dir()
     except OSError as error:
         raise _unusable(path, error) from None
     if is_file:
-        raise UsageError(f"{path} is a file, not a directory. Choose another with --out.")
+        raise UsageError(f"{there} is a file, not a directory. Choose another with --out.")
     if taken:
         raise UsageError(
             f"{path} holds {'a run' if is_run(path) else 'something else'} already: streamer never "
             f"writes over it. Choose another directory with --out, or remove it."
+        )
+    if not can_write:
+        raise UsageError(
+            f"cannot write to {path}: {there} is read-only, or not yours to write to. Choose "
+            f"another with --out."
         )
 
 
