@@ -45,7 +45,7 @@ SHORT: dict[str, tuple[str, ...]] = dict.fromkeys(
     ("batch_sizes", "sharing", "row_length", "forward", "precision", "scale"), ("--repeats", "1")
 ) | {
     "methods": ("--repeats", "2"),
-    "efficiency": ("--repeats", "3"),
+    "efficiency": ("--repeats", "4", "--sample", "160"),
     "heap": ("--repeats", "1", "--sample", "52"),
 }
 """What is asked of two cores, so that all take about a quarter of an hour."""

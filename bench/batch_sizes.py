@@ -4,8 +4,7 @@
 
 The runs of all sizes take turns in one process, with the model loaded once. Size 1 takes a quarter
 of the sample. `adaptive` is the default, which finds the size while running, and so takes three
-times as many. Peak memory is that of the first turn, in which sizes grow: what the process keeps of
-a size counts for the next ones.
+times as many. Peak memory is that of the first turn.
 """
 
 import tempfile

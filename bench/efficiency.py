@@ -40,16 +40,18 @@ from bench.runs import (
 from bench.timing import seconds
 from streamer.batching.budget import Budget
 from streamer.config import RunConfig
+from streamer.heap import objects_kept
 from streamer.records import Batch, Result
 from streamer.worker import Worker
 
 CALLS = 60
 """Products in a row whose rate is taken: a second on two cores."""
+RATE, ROOFLINE = "samples_per_second", "roofline"
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
-    parser = run_parser(__doc__, repeats=5)
+    parser = run_parser(__doc__, repeats=6)
     parser.add_argument("--sample", type=int, default=256)
     options = parser.parse_args(arguments)
     setup = set_up(options)
@@ -61,22 +63,24 @@ def main(arguments: list[str] | None = None) -> None:
         batches = _batches_of_a_run(worker, config)  # and warm-up
         count = count_records(batches)
         flops = _flops(setup.model, worker, least_batches, count)
+        device = worker.model.device
         ways = {
-            "bare": lambda: count / seconds(lambda: compute(worker, batches), worker.model.device),
+            "bare": lambda: count / seconds(lambda: compute(worker, batches), device),
             "whole run": lambda: whole_run(worker, config).per_second,
         }
-        turns = []
-        for turn in range(setup.repeats):
-            order = reversed(ways) if turn % 2 else ways  # a drift favours neither
-            turns.append(
-                {way: _beside_the_roofline(setup, worker, flops, ways[way]) for way in order}
-            )
+        turns: list[dict[str, dict[str, float]]] = []
+        with objects_kept():  # as within a run
+            for turn in range(setup.repeats):
+                order = reversed(ways) if turn % 2 else ways  # a drift favours neither
+                turns.append(
+                    {way: _beside_the_roofline(setup, worker, flops, ways[way]) for way in order}
+                )
     rows: list[Row] = [
         {
             "what": way,
-            "samples_per_second": median(turn[way][0] for turn in turns),
-            "over_bare": median(turn[way][0] / turn["bare"][0] for turn in turns),
-            "over_roofline": median(turn[way][0] / turn[way][1] for turn in turns),
+            RATE: median(turn[way][RATE] for turn in turns),
+            "over_bare": median(turn[way][RATE] / turn["bare"][RATE] for turn in turns),
+            "over_roofline": median(turn[way][RATE] / turn[way][ROOFLINE] for turn in turns),
         }
         for way in ways
     ]
@@ -85,7 +89,7 @@ def main(arguments: list[str] | None = None) -> None:
         rows,
         **setup.described(),
         records=count,
-        turns_with_roofline=turns,
+        turns=turns,
         gflop_per_record={str(dtype): each / 1e9 for dtype, each in flops.items()},
         batch_tokens=setup.batch_tokens,
     )
@@ -93,11 +97,11 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _beside_the_roofline(
     setup: Setup, worker: Worker, flops: Mapping[torch.dtype, float], rate: Callable[[], float]
-) -> tuple[float, float]:
+) -> dict[str, float]:
     """`rate`, and the roofline of the moment, in records a second."""
     before = _roofline(setup, worker, flops)
     found = rate()
-    return found, (before + _roofline(setup, worker, flops)) / 2
+    return {RATE: found, ROOFLINE: (before + _roofline(setup, worker, flops)) / 2}
 
 
 def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
@@ -117,10 +121,10 @@ def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
 def _flops(
     model: BenchModel, worker: Worker, batches: Sequence[Batch], records: int
 ) -> dict[torch.dtype, float]:
-    """That a record needs at least, by the format of the products."""
-    found = {worker.model.autocast or worker.model.dtype: 0.0, worker.saes[0].dtype: 0.0}
-    found[worker.model.autocast or worker.model.dtype] += _layer_flops(model, batches) / records
-    found[worker.saes[0].dtype] += _encoder_flops(worker, batches) / records
+    """FLOPs that a record needs at least, by number format."""
+    transformer, encoders = worker.model.autocast or worker.model.dtype, worker.saes[0].dtype
+    found = {transformer: _layer_flops(model, batches) / records}
+    found[encoders] = found.get(encoders, 0.0) + _encoder_flops(worker, batches) / records
     return found
 
 

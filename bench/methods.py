@@ -41,7 +41,6 @@ from bench.timing import bfloat16_cost
 from streamer.config import RunConfig
 from streamer.execution import run_loaded
 from streamer.heap import keep_heap
-from streamer.model.precision import pick_device
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
 from streamer.worker_loading import load_worker
@@ -174,7 +173,7 @@ def _streamer(model: BenchModel, options: argparse.Namespace) -> Row:
         "progress": "none",
         **STREAMER[options.only],
     }
-    keep_heap(pick_device("auto"))  # as the command does
+    keep_heap("auto")  # as the command does
     worker = load_worker(RunConfig(**settings), "contrast")
     for name, limit in (
         ("WARM_UP", min(WARM_UP, options.limit or WARM_UP)),

@@ -20,7 +20,6 @@ from streamer.config import RunConfig
 from streamer.execution import run_loaded
 from streamer.heap import keep_heap
 from streamer.loading.tokenizing import Tokenizing
-from streamer.model.precision import pick_device
 from streamer.monitoring.summary import Summary
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.packing import Packing
@@ -92,7 +91,7 @@ def run_parser(description: str | None, repeats: int = 3) -> argparse.ArgumentPa
 def set_up(options: argparse.Namespace, *, keeps_heap: bool = True) -> Setup:
     """What the options of `run_parser` say; makes the benchmark model where it is missing."""
     if keeps_heap:  # as the command does
-        keep_heap(pick_device(options.device))
+        keep_heap(options.device)
     return Setup(
         model=bench_model(options.tokenizer, SHAPES[options.shape]),
         shape=options.shape,

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import anyio
 import pytest
@@ -33,6 +34,13 @@ def _embedded(kind: Any) -> Worker:
 def embedded_worker() -> Callable[[str], Worker]:
     """The embedded model and SAEs as a worker for records of a kind."""
     return _embedded
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_heap() -> Iterator[None]:
+    """Commands that are called in this process leave its heap as it is."""
+    with mock.patch("streamer.heap._LIBC", None):
+        yield
 
 
 def run_with(worker: Worker | None, **settings: Any) -> tuple[Run, Summary]:

@@ -17,6 +17,7 @@ from streamer import __version__
 from streamer.config import STDIN, RunConfig, load_config
 from streamer.errors import RunFault, StreamerError, UsageError
 from streamer.flags import Flags, config_from, help_of, numbers
+from streamer.heap import keep_heap
 from streamer.monitoring.screen import Screen
 from streamer.signals import exit_on_signal
 from streamer.threads import a_thread_hangs
@@ -98,6 +99,7 @@ def tune(
     else:
         sizes = numbers("--batch-sizes", batch_sizes or "1,4,8,16,32")
     settings = config_from(config, paths, flags or {})
+    keep_heap(settings.device)
     console = Console()
     with Screen(console, settings.progress) as screen:
         screen.say(_loading(settings))
@@ -123,6 +125,7 @@ def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Setti
     Writes no run.
     """
     settings = config_from(config, paths, flags or {})
+    keep_heap(settings.device)
     console = Console()
     with Screen(console, settings.progress) as screen:
         screen.say(_loading(settings))
@@ -187,6 +190,7 @@ def check(
 def _run(config: RunConfig, *, fresh: bool = False) -> int:
     from streamer.preparation import prepare  # noqa: PLC0415
 
+    keep_heap(config.device)
     console = Console()
     with Screen(console, config.progress) as screen, exit_on_signal():
         if config.kind == "auto" and (config.follow or STDIN in config.paths):
@@ -203,11 +207,8 @@ def _run(config: RunConfig, *, fresh: bool = False) -> int:
             screen.say(f"If it is interrupted, `streamer resume {out}` goes on.")
         screen.say(_loading(config))
         from streamer.execution import run as run_prepared  # noqa: PLC0415
-        from streamer.heap import keep_heap  # noqa: PLC0415
-        from streamer.model.precision import pick_device  # noqa: PLC0415
         from streamer.monitoring.summary import print_summary  # noqa: PLC0415
 
-        keep_heap(pick_device(config.device))
         try:
             summary = anyio.run(run_prepared, prepared, console)
         except RunFault as fault:

@@ -4,6 +4,7 @@ import math
 
 from streamer.batching.budget import Budget, Headroom
 from streamer.config import RunConfig
+from streamer.heap import trim_heap
 from streamer.model.language_model import LanguageModel
 from streamer.monitoring.memory import free_memory, memory
 
@@ -26,6 +27,7 @@ def budget_for(config: RunConfig, model: LanguageModel) -> Budget:
     """Found while running, up to what is configured; or just that, of a deterministic run."""
     if config.deterministic:
         return Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
+    trim_heap()  # else batches could use what loading has freed, and seem to need nothing
     before = memory(model.device)
 
     def headroom() -> Headroom:

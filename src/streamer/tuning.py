@@ -17,8 +17,6 @@ from streamer.batching.budget import Budget
 from streamer.batching.planner import Planner
 from streamer.config import RunConfig
 from streamer.errors import UsageError
-from streamer.heap import keep_heap
-from streamer.model.precision import pick_device
 from streamer.monitoring.display import as_text
 from streamer.monitoring.memory import PeakMemory
 from streamer.records import Batch, Chunk
@@ -60,7 +58,6 @@ def tune(
     if min(sizes) < 1 or repeats < 1:
         raise UsageError("batch sizes, token budgets and repeats must be at least 1")
     document = _document(write) if write else None
-    keep_heap(pick_device(config.device))
     sample = take_sample(config, records)
     trials = measure(sample, key, sizes, repeats)
     best = recommended(trials)
@@ -76,21 +73,26 @@ def tune(
 
 def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> list[Trial]:
     """A trial for each size. All are run in turns, so that what else the machine does falls on all
-    alike; what is run first warms up and is not counted."""
+    alike. In the first turn the memory is watched, and nothing timed: it warms up."""
     batches = {size: _batches(sample, key, size) for size in sizes}
-    worker, device = sample.worker, sample.worker.model.device
-    worker.process(batches[sizes[-1]][0])
-    seconds: dict[int, list[float]] = {size: [] for size in sizes}
-    peaks = dict.fromkeys(sizes, 0)
+    worker = sample.worker
+    worker.process(batches[sizes[-1]][0])  # so that what is made once counts for none
+
+    def run(size: int) -> None:
+        for batch in batches[size]:
+            worker.feed(batch)
+        worker.drain()
+
+    peaks, seconds = {}, {size: list[float]() for size in sizes}
+    for size in sizes:
+        with PeakMemory(worker.model.device) as peak:
+            run(size)
+        peaks[size] = peak.bytes
     for _ in range(repeats):
         for size in sizes:
-            with PeakMemory(device) as peak:
-                begin = time.perf_counter()
-                for batch in batches[size]:
-                    worker.feed(batch)
-                worker.drain()
-                seconds[size].append(time.perf_counter() - begin)
-            peaks[size] = max(peaks[size], peak.bytes)
+            begin = time.perf_counter()
+            run(size)
+            seconds[size].append(time.perf_counter() - begin)
     return [
         Trial(size, median, len(sample.records) / median, peaks[size])
         for size in sizes

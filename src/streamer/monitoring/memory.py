@@ -65,10 +65,12 @@ class PeakMemory:
         else:
             self._left.set()
             self._watcher.join()
+            self._look()
 
     def _watch(self) -> None:
-        while True:
-            now = memory(self._device)
-            self.bytes = max(self.bytes, now.process if now.device is None else now.device)
-            if self._left.wait(self.EVERY_SECONDS):
-                return
+        while not self._left.wait(self.EVERY_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        now = memory(self._device)
+        self.bytes = max(self.bytes, now.process if now.device is None else now.device)
