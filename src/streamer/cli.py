@@ -188,9 +188,9 @@ def check(
 
 
 def _run(config: RunConfig, *, fresh: bool = False) -> int:
+    keep_heap(config.device)
     from streamer.preparation import prepare  # noqa: PLC0415
 
-    keep_heap(config.device)
     console = Console()
     with Screen(console, config.progress) as screen, exit_on_signal():
         if config.kind == "auto" and (config.follow or STDIN in config.paths):

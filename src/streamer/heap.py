@@ -20,7 +20,8 @@ def keep_heap(device: str) -> None:
 
     By default glibc soon returns it to the system, which then maps and clears every page of the
     next tensor anew. Nothing else can be told not to. To be called before there is a second thread,
-    which would get a heap of its own; so before torch can be asked what `auto` is.
+    which would get a heap of its own; so before Arrow, which brings some, and before torch, which
+    knows what `auto` is.
     """
     is_cpu = device == "cpu" or (
         device == "auto" and not any(Path(file).exists() for file in ACCELERATORS)
