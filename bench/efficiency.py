@@ -7,8 +7,8 @@ turns with whole runs. roofline: the rate if the products a record cannot do wit
 than this machine takes for matrices of the model's own shape, measured before and after each turn.
 Those products are the weights of the decoder layers that are run, for each distinct token if all
 records were planned together, and the SAEs' encoders, for each passage; attention scores, norms,
-rotations, metrics and everything else are left out, so no run can reach it. A run is compared with
-what was measured next to it, as the machine's own rate may change from turn to turn.
+rotations, metrics and everything else are left out, so no run can reach it. The machine's own rate
+may change within a turn: what is compared is what a run has of the roofline next to it.
 """
 
 import math
@@ -75,12 +75,13 @@ def main(arguments: list[str] | None = None) -> None:
                 turns.append(
                     {way: _beside_the_roofline(setup, worker, flops, ways[way]) for way in order}
                 )
+    reached = [{way: turn[way][RATE] / turn[way][ROOFLINE] for way in ways} for turn in turns]
     rows: list[Row] = [
         {
             "what": way,
             RATE: median(turn[way][RATE] for turn in turns),
-            "over_bare": median(turn[way][RATE] / turn["bare"][RATE] for turn in turns),
-            "over_roofline": median(turn[way][RATE] / turn[way][ROOFLINE] for turn in turns),
+            "over_bare": median(turn[way] / turn["bare"] for turn in reached),
+            "over_roofline": median(turn[way] for turn in reached),
         }
         for way in ways
     ]

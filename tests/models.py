@@ -20,6 +20,7 @@ from transformers import (
     AutoTokenizer,
     Gemma2Config,
     GPT2Config,
+    GPTNeoConfig,
     LlamaConfig,
     MistralConfig,
     Qwen2Config,
@@ -58,7 +59,17 @@ def make_model(folder: Path, architecture: str, tokenizer: Any = None, **changes
         "n_head": 4,
         "n_positions": 256,
     }
+    neo = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": D_MODEL,
+        "num_layers": N_LAYERS,
+        "num_heads": 4,
+        "attention_types": [[["local"], N_LAYERS]],
+        "window_size": 100,
+        "max_position_embeddings": 1024,
+    }
     config = {
+        "gptneo": lambda: GPTNeoConfig(**neo | changes),
         "gpt2": lambda: GPT2Config(**gpt2 | changes),
         "gemma2": lambda: Gemma2Config(**sizes | {"sliding_window": 16} | changes),
         "llama": lambda: LlamaConfig(**sizes | changes),

@@ -214,6 +214,24 @@ def test_a_model_that_takes_no_tries_is_found_out_and_right(tmp_path, monkeypatc
     assert farthest(read(model), expected) < CLOSE["float32"]
 
 
+def test_a_window_over_positions_of_a_row_allows_no_tries(tmp_path):
+    """Though it is longer than what is tried at load."""
+    model = load_model(make_model(tmp_path, "gptneo"), forward="native")
+    assert model.sharing == "prefix"
+    assert "window" in " ".join(model.notes)
+    stem = list(range(90))
+    long = [stem + [200 + n] * 60 for n in range(3)]
+    alone = torch.cat(
+        [model.residuals(Packing("none", 1).pack_passages([ids])) for ids in long], dim=1
+    )
+    found = {
+        sharing: model.residuals(Packing(sharing, 1000).pack_passages(long))
+        for sharing in ("prefix", "trie")
+    }
+    assert farthest(found["prefix"], alone) < CLOSE["float32"]
+    assert farthest(found["trie"], alone) > 100 * CLOSE["float32"]  # or it might take tries
+
+
 def test_the_manifest_says_what_runs(tmp_path, path_of):
     sae = make_saes(tmp_path, (1,))
     for forward, sharing, other in (

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.packing import Packing, as_key
+from streamer.packing import LONG, Packing, as_key
 from streamer.records import Origin, Rows, TokenizedRecord
 
 SHARING = ("trie", "prefix", "none")
@@ -67,10 +67,14 @@ def test_every_token_of_a_row_is_seen_by_causal_order_at_its_depth(sharing, pass
 
 @pytest.mark.parametrize("sharing", SHARING)
 @given(PASSAGES, LENGTHS)
-def test_a_row_is_no_longer_than_asked_for_or_than_the_longest_passage(sharing, passages, length):
+def test_a_row_is_no_longer_than_asked_for_or_than_long_passages_need(sharing, passages, length):
     rows = Packing(sharing, length).pack_passages(passages)
     longest = max(map(len, passages))
-    assert rows.tokens.shape[1] <= (max(length, longest) if sharing == "trie" else longest)
+    most = longest
+    if sharing == "trie":
+        is_short = 2 * longest <= length
+        most = length if is_short else max(longest, min(2 * longest, LONG * length))
+    assert rows.tokens.shape[1] <= most
     assert rows.size == rows.tokens.size
 
 
@@ -85,7 +89,7 @@ def test_padding_counts_as_nothing_and_sees_itself(sharing, passages, length):
 
 @given(PASSAGES)
 def test_a_trie_runs_each_distinct_prefix_once_where_all_fit_one_row(passages):
-    everything = sum(map(len, passages))
+    everything = 2 * sum(map(len, passages))  # none of them is long beside that
     rows = Packing("trie", everything).pack_passages(passages)
     assert len(rows.tokens) == 1
     assert rows.count == len(prefixes(passages))
@@ -108,7 +112,7 @@ def test_rows_are_filled_evenly():
 
 @given(PASSAGES, LENGTHS)
 def test_even_rows_are_never_larger_than_rows_filled_to_the_brim(passages, length):
-    limit = max(length, *map(len, passages))
+    limit = max(length, *(2 * len(ids) for ids in passages))
     used, before = [], ()
     for ids in sorted(passages):
         alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, ids, strict=False))
@@ -118,7 +122,7 @@ def test_even_rows_are_never_larger_than_rows_filled_to_the_brim(passages, lengt
         else:
             used.append(len(ids))
         before = ids
-    assert Packing("trie", length).pack_passages(passages).size <= len(used) * max(used)
+    assert Packing("trie", limit).pack_passages(passages).size <= len(used) * max(used)
 
 
 @given(PASSAGES, LENGTHS)
@@ -224,3 +228,38 @@ def test_the_sizes_of_texts_in_a_trie_are_exact(passages):
     records = sorted(records_of(passages, 1), key=lambda record: record.tokens[0].tolist())
     found = [packing.pack(records[: n + 1]).count for n in range(len(records))]
     assert list(packing.sizes(records)) == found
+
+
+@given(PASSAGES)
+def test_a_record_however_long_has_a_row_in_which_each_of_its_tokens_runs_once(passages):
+    rows = Packing("trie", 1).pack(records_of(passages, len(passages)))
+    assert len(rows.tokens) == 1
+    assert rows.count == len(prefixes(passages))
+
+
+def test_long_texts_with_little_in_common_have_rows_of_their_own():
+    texts = [(0, first, *range(200)) for first in range(1, 6)]
+    rows = Packing("trie", 128).pack(records_of(texts, 1))
+    assert rows.tokens.shape == (5, 202)
+    assert not rows.branches
+
+
+def test_examples_that_all_prompts_begin_with_run_once_for_many_records():
+    examples = tuple(range(400))
+    passages = []
+    for question in range(500, 600):
+        prompt = (*examples, question)
+        passages += [prompt, (*prompt, 1, 2), (*prompt, 3, 4)]
+    packing = Packing("trie", 128)
+    records = records_of(passages, 3)
+    rows = packing.pack(records)
+    assert len(rows.tokens) == 2
+    assert rows.count <= 400 + 100 * 5 + 402
+    assert packing.sizes(records)[-1] == 400 + 100 * 5
+
+
+def test_no_row_of_long_passages_is_longer_than_the_context():
+    prompt = tuple(range(300))
+    (record,) = records_of([prompt, (*prompt, *range(1, 60)), (*prompt, *range(2, 70))], 3)
+    assert Packing("trie", 128, 500).pack([record]).tokens.shape == (1, 427)
+    assert Packing("trie", 128, 400).pack([record]).tokens.shape == (2, 368)

@@ -10,6 +10,8 @@ No loop of Python's looks at tokens: a device that measures thousands of records
 time for that. "Ragged" arrays have the tokens of all passages end to end.
 """
 
+import itertools
+import sys
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ import numpy.typing as npt
 from streamer.config import Sharing
 from streamer.records import Rows, TokenizedRecord
 
+LONG = 8
+"""So many times as long as others may a row be of long passages that have much in common."""
 Ints: TypeAlias = npt.NDArray[np.int64]
 Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
@@ -31,22 +35,28 @@ class Packing:
 
     sharing: Sharing
     row_length: int
-    """Most positions of a row into which several passages are packed; a longer passage makes a
-    longer row. In a short row, attention's square is small beside the matrix products."""
+    """Most positions of a row into which passages are packed that have little in common. In a short
+    row, attention's square is small beside the matrix products."""
+    context: int = sys.maxsize
+    """No row of long passages is longer than the model's context: some architectures have a mask of
+    that size."""
 
     def pack(self, records: Sequence[TokenizedRecord]) -> Rows:
         """All passages of `records`, in as few positions as `sharing` allows."""
-        return self.pack_passages([ids for record in records for ids in record.tokens])
+        return self._pack([ids for record in records for ids in record.tokens], _owners(records))
 
     def pack_passages(self, passages: Sequence[Passage]) -> Rows:
-        """The same from token ids alone."""
+        """The same from token ids alone, each passage a record."""
+        return self._pack(passages, np.arange(len(passages)))
+
+    def _pack(self, passages: Sequence[Passage], owners: Ints) -> Rows:
         lengths = _lengths(passages)
         ids = np.concatenate(passages, dtype=np.int32)
         begins = np.cumsum(lengths) - lengths
         order = _order(ids, begins, lengths)
         ids, lengths = ids[_ragged_range(begins[order], lengths[order])], lengths[order]
         shared = _shared(ids, lengths)
-        firsts = self._first_of_rows(lengths, shared)
+        firsts = self._first_of_rows(lengths, shared, owners[order])
         shared[firsts] = 0
         return _Trie.of(lengths, shared, firsts).rows(ids, order)
 
@@ -56,27 +66,54 @@ class Packing:
 
     def sizes(self, records: Sequence[TokenizedRecord]) -> Ints:
         """About how many positions the first one, two, … of `records` take together, where they are
-        alike: sorted, and all of them or none share rows."""
+        alike: sorted, and all of them or none share rows with others."""
         passages = [ids for record in records for ids in record.tokens]
         lengths = _lengths(passages)
         shared = np.zeros_like(lengths)
         if self.sharing != "none":
             shared = _shared(np.concatenate(passages), lengths)
         last = np.cumsum([len(record.tokens) for record in records]) - 1
+        tokens: Ints = np.cumsum(lengths - shared)[last]
         if self.shares_a_row(records[0]):
-            tokens: Ints = np.cumsum(lengths - shared)[last]
             return tokens
-        rows = np.cumsum(np.append(True, shared[1:] < lengths[:-1]))[last]
+        rows = np.cumsum(self._parts(lengths, shared, _owners(records)))[last]
         size: Ints = rows * np.maximum.accumulate([record.longest for record in records])
-        return size
+        return np.maximum(size, tokens)
 
-    def _first_of_rows(self, lengths: Ints, shared: Ints) -> Ints:
+    def _first_of_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> Ints:
         """Of passages in order, which ones open a row."""
+        if self.sharing == "trie" and 2 * lengths.max() <= self.row_length:
+            return _even_rows(lengths, shared, self.row_length)
+        firsts = np.flatnonzero(self._parts(lengths, shared, owners))
+        if self.sharing != "trie":
+            return firsts
+        limit = self._longest_row(lengths, shared, owners)
+        parts = itertools.pairwise([*firsts.tolist(), len(lengths)])
+        return np.concatenate(
+            [
+                first + _even_rows(lengths[first:end], shared[first:end], limit)
+                for first, end in parts
+            ]
+        )
+
+    def _parts(self, lengths: Ints, shared: Ints, owners: Ints) -> npt.NDArray[np.bool_]:
+        """[passage]: whether it parts with the one before it, where passages are long: a row of
+        both would gain little. In a trie, those of a record stay together, and those that have half
+        of their tokens in common: it may be examples that all prompts begin with."""
+        continues = shared[1:] == lengths[:-1]
         if self.sharing == "none":
-            return np.arange(len(lengths))
-        if self.sharing == "prefix":  # a passage that does not continue the one before it
-            return np.flatnonzero(np.append(True, shared[1:] < lengths[:-1]))
-        return _even_rows(lengths, shared, max(self.row_length, int(lengths.max())))
+            continues = np.zeros_like(continues)
+        if self.sharing == "trie":
+            continues |= (owners[1:] == owners[:-1]) | (2 * shared[1:] >= lengths[1:])
+        return np.append(True, ~continues)
+
+    def _longest_row(self, lengths: Ints, shared: Ints, owners: Ints) -> int:
+        """Most positions of a row of long passages: any record within the context, and of records
+        that begin alike as many as make their beginning cheap."""
+        own = np.append(0, np.flatnonzero(np.diff(owners)) + 1)
+        records = np.add.reduceat(lengths - shared, own) + shared[own]
+        wanted = max(records.max(), min(2 * lengths.max(), LONG * self.row_length))
+        return int(max(lengths.max(), min(wanted, self.context)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +183,11 @@ class _Trie:
 def as_key(ids: npt.NDArray[np.int32]) -> bytes:
     """Bytes that sort as the token ids do, which are not negative."""
     return ids.astype(">i4").tobytes()
+
+
+def _owners(records: Sequence[TokenizedRecord]) -> Ints:
+    """[passage]: which of `records` it is of."""
+    return np.repeat(np.arange(len(records)), [len(record.tokens) for record in records])
 
 
 def _lengths(passages: Sequence[Passage]) -> Ints:

@@ -50,7 +50,7 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
         kind=kind,
         families=families,
         bos_id=bos_id,
-        packing=Packing(_sharing(config, model), ROW_LENGTH),
+        packing=Packing(_sharing(config, model), ROW_LENGTH, model.context),
     )
 
 

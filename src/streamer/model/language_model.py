@@ -76,7 +76,7 @@ class LanguageModel:
         """What the user should know about how it runs."""
         self.sharing: Sharing = "prefix"
         """The most that it takes: "trie" where packed rows agree with passages alone."""
-        if isinstance(forward, NativeForward) and self._takes_tries():
+        if isinstance(forward, NativeForward) and self._takes_tries(forward):
             self.sharing = "trie"
 
     @property
@@ -122,8 +122,11 @@ class LanguageModel:
         tokens, depths, ends, reads = (to_device(array, self.device) for array in arrays)
         return self._run(module, tokens, depths, ends if rows.branches else None, reads)
 
-    def _takes_tries(self) -> bool:
+    def _takes_tries(self, forward: NativeForward) -> bool:
         """Whether packed rows agree with every passage alone, on random ids."""
+        if forward.has_own_windows:  # which may be longer than what is tried here
+            self.notes.append("no tries: some layers have a window of their own over a row")
+            return False
         generator = torch.Generator().manual_seed(0)
         length = max(4, min(self.context, 64) - 8)
         vocabulary = len(self.tokenizer)

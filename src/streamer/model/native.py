@@ -33,6 +33,14 @@ class NativeForward:
         self._found: dict[int, Float[Tensor, "read d_model"]] = {}
         self._hook(module, architecture)
 
+    @property
+    def has_own_windows(self) -> bool:
+        """Whether some layer sees no farther than a number of positions in its row, other than
+        through a mask that is given to it: branches stand farther apart there than they are."""
+        types = {*(getattr(self._config, "layer_types", None) or ())}
+        others = types - {"full_attention", "sliding_attention"}
+        return bool(others) or "local" in (getattr(self._config, "attention_layers", None) or ())
+
     def _hook(self, module: nn.Module, architecture: Architecture) -> None:
         """Have the layers tell what passes through them; those of a copy of the module do, too."""
         prefix = f"{module.base_model_prefix}."
