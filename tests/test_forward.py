@@ -218,7 +218,7 @@ def test_a_window_over_positions_of_a_row_allows_no_tries(tmp_path):
     """Though it is longer than what is tried at load."""
     model = load_model(make_model(tmp_path, "gptneo"), forward="native")
     assert model.sharing == "prefix"
-    assert "window" in " ".join(model.notes)
+    assert "way of their own" in " ".join(model.notes)
     stem = list(range(90))
     long = [stem + [200 + n] * 60 for n in range(3)]
     alone = torch.cat(

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.packing import LONG, Packing, as_key
+from streamer.packing import FAR, Packing, as_key
 from streamer.records import Origin, Rows, TokenizedRecord
 
 SHARING = ("trie", "prefix", "none")
@@ -73,7 +73,7 @@ def test_a_row_is_no_longer_than_asked_for_or_than_long_passages_need(sharing, p
     most = longest
     if sharing == "trie":
         is_short = 2 * longest <= length
-        most = length if is_short else max(longest, min(2 * longest, LONG * length))
+        most = length if is_short else longest + min(longest, FAR * length)
     assert rows.tokens.shape[1] <= most
     assert rows.size == rows.tokens.size
 
@@ -232,7 +232,7 @@ def test_the_sizes_of_texts_in_a_trie_are_exact(passages):
 
 @given(PASSAGES)
 def test_a_record_however_long_has_a_row_in_which_each_of_its_tokens_runs_once(passages):
-    rows = Packing("trie", 1).pack(records_of(passages, len(passages)))
+    rows = Packing("trie", 8).pack(records_of(passages, len(passages)))
     assert len(rows.tokens) == 1
     assert rows.count == len(prefixes(passages))
 
@@ -244,18 +244,27 @@ def test_long_texts_with_little_in_common_have_rows_of_their_own():
     assert not rows.branches
 
 
-def test_examples_that_all_prompts_begin_with_run_once_for_many_records():
-    examples = tuple(range(400))
+def with_examples(length: int, count: int) -> list[TokenizedRecord]:
     passages = []
-    for question in range(500, 600):
-        prompt = (*examples, question)
+    for question in range(count):
+        prompt = (*range(length), length + question)
         passages += [prompt, (*prompt, 1, 2), (*prompt, 3, 4)]
-    packing = Packing("trie", 128)
-    records = records_of(passages, 3)
+    return records_of(passages, 3)
+
+
+@pytest.mark.parametrize(("length", "most"), [(400, 2), (1500, 1), (4000, 1)])
+def test_examples_that_all_prompts_begin_with_run_once_for_many_records(length, most):
+    packing, records = Packing("trie", 128), with_examples(length, 100)
     rows = packing.pack(records)
-    assert len(rows.tokens) == 2
-    assert rows.count <= 400 + 100 * 5 + 402
-    assert packing.sizes(records)[-1] == 400 + 100 * 5
+    assert len(rows.tokens) == most
+    assert rows.count <= most * (length + 2) + 100 * 5
+    assert packing.sizes(records)[-1] == length + 100 * 5
+
+
+def test_a_very_long_record_of_little_in_common_has_a_row_for_each_branch():
+    prompt = tuple(range(50))
+    (record,) = records_of([prompt, (*prompt, *range(3000)), (*prompt, *range(1, 3000))], 3)
+    assert Packing("trie", 128).pack([record]).tokens.shape == (2, 3050)
 
 
 def test_no_row_of_long_passages_is_longer_than_the_context():

@@ -23,8 +23,9 @@ import numpy.typing as npt
 from streamer.config import Sharing
 from streamer.records import Rows, TokenizedRecord
 
-LONG = 8
-"""So many times as long as others may a row be of long passages that have much in common."""
+FAR = 8
+"""A row of long passages that begin alike may have so many times `row_length` positions behind the
+longest beginning: as attention's square grows, so does what is shared."""
 Ints: TypeAlias = npt.NDArray[np.int64]
 Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
@@ -76,7 +77,7 @@ class Packing:
         tokens: Ints = np.cumsum(lengths - shared)[last]
         if self.shares_a_row(records[0]):
             return tokens
-        rows = np.cumsum(self._parts(lengths, shared, _owners(records)))[last]
+        rows = np.cumsum(self._opens(lengths, shared, _owners(records)))[last]
         size: Ints = rows * np.maximum.accumulate([record.longest for record in records])
         return np.maximum(size, tokens)
 
@@ -84,7 +85,7 @@ class Packing:
         """Of passages in order, which ones open a row."""
         if self.sharing == "trie" and 2 * lengths.max() <= self.row_length:
             return _even_rows(lengths, shared, self.row_length)
-        firsts = np.flatnonzero(self._parts(lengths, shared, owners))
+        firsts = np.flatnonzero(self._opens(lengths, shared, owners))
         if self.sharing != "trie":
             return firsts
         limit = self._longest_row(lengths, shared, owners)
@@ -96,24 +97,26 @@ class Packing:
             ]
         )
 
-    def _parts(self, lengths: Ints, shared: Ints, owners: Ints) -> npt.NDArray[np.bool_]:
-        """[passage]: whether it parts with the one before it, where passages are long: a row of
-        both would gain little. In a trie, those of a record stay together, and those that have half
-        of their tokens in common: it may be examples that all prompts begin with."""
-        continues = shared[1:] == lengths[:-1]
+    def _opens(self, lengths: Ints, shared: Ints, owners: Ints) -> npt.NDArray[np.bool_]:
+        """[passage]: whether it stands apart from the one before it, where passages are long. In a
+        trie, one that has half of its tokens in common with that does not, as it may be examples
+        that all prompts begin with; nor does one of the same record, if that is not very long."""
+        joins = shared[1:] == lengths[:-1]
         if self.sharing == "none":
-            continues = np.zeros_like(continues)
+            joins = np.zeros_like(joins)
         if self.sharing == "trie":
-            continues |= (owners[1:] == owners[:-1]) | (2 * shared[1:] >= lengths[1:])
-        return np.append(True, ~continues)
+            pays = (8 * shared[1:] >= lengths[1:]) | (lengths[1:] <= FAR * self.row_length)
+            joins |= (2 * shared[1:] >= lengths[1:]) | (pays & (owners[1:] == owners[:-1]))
+        return np.append(True, ~joins)
 
     def _longest_row(self, lengths: Ints, shared: Ints, owners: Ints) -> int:
-        """Most positions of a row of long passages: any record within the context, and of records
+        """Most positions of a row of long passages, within the context: any record, and of records
         that begin alike as many as make their beginning cheap."""
-        own = np.append(0, np.flatnonzero(np.diff(owners)) + 1)
-        records = np.add.reduceat(lengths - shared, own) + shared[own]
-        wanted = max(records.max(), min(2 * lengths.max(), LONG * self.row_length))
-        return int(max(lengths.max(), min(wanted, self.context)))
+        runs = np.append(0, np.flatnonzero(np.diff(owners)) + 1)  # of neighbours of one record
+        record = np.add.reduceat(lengths - shared, runs) + shared[runs]
+        longest = lengths.max()
+        wanted = max(record.max(), longest + min(longest, FAR * self.row_length))
+        return int(max(longest, min(wanted, self.context)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,6 +228,8 @@ def _even_rows(lengths: Ints, shared: Ints, limit: int) -> Ints:
     fewest rows possible and one more, each as short as they can be, those of fewer positions."""
     alone, ahead = lengths.tolist(), np.cumsum(lengths - shared).tolist()
     fewest = len(_fill(alone, ahead, limit))
+    if fewest == 1:
+        return np.zeros(1, dtype=np.int64)
     ways = []
     for rows in (fewest, fewest + 1):
         low, high = min(limit, max(-(-ahead[-1] // rows), *alone)), limit

@@ -139,4 +139,5 @@ class Planner:
             rows = self._packing.pack(chosen)
             if fit <= 1 or self.budget.holds(fit, rows.size):
                 return chosen, rows
-            fit -= -(-fit // 16)  # padding came on top
+            by_size = fit * self.budget.tokens // rows.size  # if more came on top than padding
+            fit = min(fit - -(-fit // 16), max(1, by_size))

@@ -124,8 +124,8 @@ class LanguageModel:
 
     def _takes_tries(self, forward: NativeForward) -> bool:
         """Whether packed rows agree with every passage alone, on random ids."""
-        if forward.has_own_windows:  # which may be longer than what is tried here
-            self.notes.append("no tries: some layers have a window of their own over a row")
+        if forward.counts_positions:  # maybe farther than is tried here
+            self.notes.append("no tries: some layers look along a row in a way of their own")
             return False
         generator = torch.Generator().manual_seed(0)
         length = max(4, min(self.context, 64) - 8)

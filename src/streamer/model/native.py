@@ -34,9 +34,9 @@ class NativeForward:
         self._hook(module, architecture)
 
     @property
-    def has_own_windows(self) -> bool:
-        """Whether some layer sees no farther than a number of positions in its row, other than
-        through a mask that is given to it: branches stand farther apart there than they are."""
+    def counts_positions(self) -> bool:
+        """Whether what some layer sees depends on positions in the row, other than through the mask
+        that is given to it: branches stand farther apart there than they are."""
         types = {*(getattr(self._config, "layer_types", None) or ())}
         others = types - {"full_attention", "sliding_attention"}
         return bool(others) or "local" in (getattr(self._config, "attention_layers", None) or ())
