@@ -145,15 +145,17 @@ def test_a_stage_that_breaks_ends_the_run_with_one_line_and_keeps_what_is_finish
 
 def test_a_stage_that_breaks_ends_the_run_though_a_pipe_is_silent(tmp_path, worker, monkeypatch):
     break_stage("write", worker, monkeypatch, after=1)
-    pipe, ended = tmp_path / "in.jsonl", threading.Event()
+    pipe, begun, ended = tmp_path / "in.jsonl", threading.Event(), threading.Event()
     os.mkfifo(pipe)
+    compute = worker.feed
+    monkeypatch.setattr(worker, "feed", lambda batch: (begun.set(), compute(batch))[1])
 
     def feed() -> None:
         with pipe.open("w") as file:
             for row in range(2):
                 file.write(LINE.format("sky", row))
                 file.flush()
-                ended.wait(0.4)
+                begun.wait(60)  # so that the next is a batch of its own
             ended.wait(60)  # nothing more comes, and the pipe is open
 
     feeder = threading.Thread(target=feed)
