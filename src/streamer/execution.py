@@ -1,5 +1,6 @@
 """One run from configuration to finished directory: load, stream, close, say how it went."""
 
+import gc
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -76,7 +77,12 @@ def _description(prepared: Prepared, worker: Worker) -> dict[str, Any]:
 
 async def _load(prepared: Prepared, families: Sequence[Family]) -> Worker:
     """The worker. A run that goes on tells meanwhile that it is loaded."""
-    load = partial(load_worker, prepared.config, prepared.loader.fields.kind, families)
+
+    def load() -> Worker:
+        worker = load_worker(prepared.config, prepared.loader.fields.kind, families)
+        gc.collect()  # else what loading left behind is kept while the run goes on
+        return worker
+
     if prepared.directory is None:
         return await aside("loading", load)
     loading = Loading(prepared.out, title_of(prepared.config), prepared.counters)

@@ -47,7 +47,6 @@ def objects_kept() -> Iterator[None]:
     if gc.get_freeze_count():  # the process has its own idea of that
         yield
         return
-    gc.collect()
     gc.freeze()
     try:
         yield
