@@ -171,7 +171,8 @@ def test_points_in_one_place_have_no_axis():
 
 
 def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
-    """Shapes are decomposed in threads that share nothing out; others still do."""
+    """Shapes are decomposed in threads that share nothing out, but wait and spin where they would;
+    others still do."""
     from concurrent.futures import ThreadPoolExecutor
 
     from streamer.analysis.shape import _threads
@@ -185,6 +186,7 @@ def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
     try:
         magnitude, index, W_dec = points([5], 16, 300)
         shape_of(magnitude, index, [5], W_dec)
+        assert set(_threads().map(lambda _: torch.get_num_threads(), range(9))) == {1}
         assert threads_of_a_new_thread() == 3
     finally:
         _threads.cache_clear()

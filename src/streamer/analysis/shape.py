@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.linalg import vector_norm
+from torch.nn.functional import embedding
 
 from streamer.analysis.spectrum import spectrum
 
 NAN = float("nan")
 GATHERED = 2**20
-"""Most numbers of decoder rows worked on at once: 8 MB in float32, which caches hold."""
+"""Most numbers of decoder rows worked on at once: 4 MB in float32, which caches hold."""
 GATHERED_ON_DEVICE = 2**27
 """The same on an accelerator, which wants much at once."""
 
@@ -62,7 +64,8 @@ def shape_of(
         rows, n = group
         with torch.inference_mode():
             where = torch.tensor(rows, device=device)
-            found = _decompose(W_dec[index[where, :n]], magnitude[where, :n])
+            r = embedding(index[where, :n], W_dec)  # five times as fast as W_dec[...]
+            found = _decompose(r, magnitude[where, :n])
             centroid[where], axis[where] = found[0].to(dtype), found[1].to(dtype)
             eigenvalues[where, : found[2].shape[-1]] = found[2]
 
@@ -97,6 +100,7 @@ def _threads() -> ThreadPoolExecutor:
     all_here = threading.Barrier(cores)
 
     def begin() -> None:
+        torch.get_num_threads()  # else this thread's first operation takes what all have
         torch.set_num_threads(1)
         all_here.wait()
 
@@ -118,7 +122,7 @@ def _decompose(
     so small eigenvalues are, too. The eigenvalue problem is in that of `f`.
     """
     w = (f / f.sum(-1, keepdim=True)).to(r.dtype)
-    size = (w * r.square().sum(-1)).sum(-1, keepdim=True)
+    size = (w * vector_norm(r, dim=-1).square()).sum(-1, keepdim=True)
     centroid = torch.bmm(w[:, None], r)
     M = r.sub_(centroid).mul_(w.sqrt()[..., None])
     by_gram = r.shape[1] <= r.shape[2]
