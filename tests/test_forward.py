@@ -232,6 +232,34 @@ def test_a_window_over_positions_of_a_row_allows_no_tries(tmp_path):
     assert farthest(found["trie"], alone) > 100 * CLOSE["float32"]  # or it might take tries
 
 
+@pytest.mark.parametrize("forward", ["native", "bridge"])
+def test_no_passage_is_so_long_that_it_changes_the_others(tmp_path, forward):
+    """Longrope turns positions farther in a batch that has a long passage."""
+    even = 40
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10_000.0,
+        "original_max_position_embeddings": even,
+        "short_factor": [1.0] * 4,
+        "long_factor": [4.0] * 4,
+    }
+    model = load_model(
+        make_model(tmp_path, "llama", initializer_range=0.3, rope_parameters=rope), forward=forward
+    )
+    assert model.context == even
+    (note,) = model.notes
+    assert "at most 40 tokens, not 256" in note
+
+    def read_beside_one_of(length: int) -> Tensor:
+        passages = [range(7, 37), range(3, 3 + length)]
+        rows = Packing("prefix", 1000).pack_passages([tuple(ids) for ids in passages])
+        return model.residuals(rows)[:, :1]
+
+    alone = model.residuals(Packing("none", 1).pack_passages([tuple(range(7, 37))]))
+    assert farthest(read_beside_one_of(even), alone) < CLOSE["float32"]
+    assert farthest(read_beside_one_of(even + 1), alone) > 100 * CLOSE["float32"]
+
+
 def test_the_manifest_says_what_runs(tmp_path, path_of):
     sae = make_saes(tmp_path, (1,))
     for forward, sharing, other in (

@@ -53,6 +53,9 @@ class Architecture:
     """Hugging Face's."""
     tokenizer: Any
     context: int
+    """Most tokens of a passage for which no other passage of a batch matters."""
+    context_note: str
+    """Why it is shorter than the model's own, empty where it is not."""
     d_model: int
     n_layers: int
     hook_names: tuple[str, ...]
@@ -85,12 +88,14 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
     names = _hook_names(bridge, config, path)
     taps = tuple(_tap(str(bridge.hook_dict[name].name)) for name in names)
     real = [tap for tap in taps if tap is not None]
+    context, context_note = _context(bridge)
     return Architecture(
         path=path,
         identity=_identity(bridge, config.model, path),
         config=bridge.original_model.config,
         tokenizer=bridge.tokenizer,
-        context=int(bridge.cfg.n_ctx),
+        context=context,
+        context_note=context_note,
         d_model=int(bridge.cfg.d_model),
         n_layers=int(bridge.cfg.n_layers),
         hook_names=tuple(names),
@@ -156,6 +161,26 @@ def _tap(canonical: str) -> Tap | None:
         return None
     layer, is_input = int(found[1]), found[2] == "in"
     return Tap(layer - 1, False) if is_input and layer else Tap(layer, is_input)
+
+
+def _context(bridge: Any) -> tuple[int, str]:
+    """The model's context, and a note where it is cut: "longrope" turns all positions of a batch
+    farther once the longest passage in it is beyond what the model was first trained on."""
+    context, config = int(bridge.cfg.n_ctx), bridge.original_model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layer_types = [each for each in rope.values() if isinstance(each, dict)]
+    lengths = [
+        each["original_max_position_embeddings"]
+        for each in (rope, *of_layer_types)
+        if each.get("rope_type") == "longrope"
+    ]
+    even = min([context, *lengths])
+    if even == context:
+        return context, ""
+    return even, (
+        f"passages of at most {even:,} tokens, not {context:,}: a longer one would change the "
+        f"numbers of all others in its batch (rope_type longrope in the model's config.json)"
+    )
 
 
 def _identity(bridge: Any, name: str, path: str) -> ModelIdentity:

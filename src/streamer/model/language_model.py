@@ -186,7 +186,7 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
             f"{', '.join(architecture.hook_names)} cannot be read a position at a time: "
             f"{first_line(error)}. Choose another with --hook."
         ) from error
-    model.notes += [note for note in (because, slow) if note]
+    model.notes += [note for note in (because, slow, architecture.context_note) if note]
     return model
 
 

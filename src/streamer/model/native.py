@@ -92,7 +92,7 @@ class NativeForward:
         window = getattr(self._config, "sliding_window", None)
         near = sees
         if window is not None:
-            near = sees & (depths[:, :, None] - depths[:, None, :] < window)
+            near = sees & (depths[:, :, None] - window < depths[:, None, :])
         types = getattr(self._config, "layer_types", None)
         if types is not None and "sliding_attention" in types:
             return {
