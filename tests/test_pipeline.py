@@ -19,7 +19,7 @@ from streamer.execution import run_loaded
 from streamer.loading.loader import CHUNK_RECORDS
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.pipeline import AHEAD, WAITING
-from streamer.preparation import prepare
+from streamer.preparation import Prepared, prepare
 from streamer.queues import Queue
 from streamer.records import Batch, Result, Work
 from streamer.runs import open_run
@@ -207,12 +207,23 @@ def test_a_disk_that_fails_is_told_as_such(tmp_path, worker, monkeypatch):
         run_with(worker, paths=[many(tmp_path, 10)], out=tmp_path / "RUN")
 
 
+def stop_when_at_work(worker: Instant, prepared: Prepared, after: float) -> None:
+    """Ask the run to stop so many seconds after its first batch."""
+
+    def stop() -> None:
+        worker.worked.wait(60)
+        time.sleep(after)
+        prepared.loader.stop()
+
+    threading.Thread(target=stop).start()
+
+
 def test_asked_to_stop_it_drains_what_is_in_flight(tmp_path, worker):
     worker.delay = 0.01
     prepared = prepare(
         RunConfig(paths=[many(tmp_path, 50_000)], out=tmp_path / "RUN", progress="none")
     )
-    threading.Timer(0.5, prepared.loader.stop).start()
+    stop_when_at_work(worker, prepared, after=0.0)
     anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
     run = open_run(tmp_path / "RUN")
     assert run.manifest["status"] == "stopped"
@@ -227,13 +238,7 @@ def test_what_is_in_flight_too_long_is_left_for_another_time(tmp_path, worker, m
     worker.delay = 0.1
     settings = {"paths": [many(tmp_path, 500)], "out": tmp_path / "RUN", "deterministic": True}
     prepared = prepare(RunConfig(progress="none", batch_size=1, window=100, **settings))
-
-    def stop_soon() -> None:
-        worker.worked.wait()
-        time.sleep(0.5)
-        prepared.loader.stop()
-
-    threading.Thread(target=stop_soon).start()
+    stop_when_at_work(worker, prepared, after=0.5)
     anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
     assert 0 < prepared.counters.done < 100  # a window takes ten seconds
     assert open_run(tmp_path / "RUN").table("metrics").num_rows == 0

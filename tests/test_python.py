@@ -4,6 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
+import time
 
 import pytest
 
@@ -29,8 +30,16 @@ def test_a_run_is_a_call_again_and_again_and_also_where_a_loop_runs(tmp_path, ca
 
 def test_a_run_that_is_stopped_says_so(tmp_path):
     record = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
-    (tmp_path / "in.jsonl").write_text(record * 20_000)
-    threading.Timer(8, signal.raise_signal, (signal.SIGINT,)).start()
+    (tmp_path / "in.jsonl").write_text(record * 100_000)
+
+    def stop() -> None:
+        log = tmp_path / "RUN" / "log.jsonl"
+        while not (log.exists() and "started" in log.read_text()):
+            time.sleep(0.1)
+        time.sleep(1)
+        signal.raise_signal(signal.SIGINT)
+
+    threading.Thread(target=stop).start()
     paths = [str(tmp_path / "in.jsonl")]
     with pytest.raises(KeyboardInterrupt, match="what was measured is in"):
         streamer.run(RunConfig(paths=paths, out=tmp_path / "RUN", progress="none"))
