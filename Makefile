@@ -22,7 +22,7 @@ demo: setup
 	@$(BIN)/streamer run
 
 test: setup
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --maxprocesses 4
 
 soak: setup
 	@$(BIN)/python -m pytest soak
