@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from streamer.batching.budget import Budget
 from streamer.batching.planner import FIRST_SECONDS, WINDOW_SECONDS, Planner
 from streamer.packing import Packing
-from streamer.records import Chunk, Origin, Rejection, TokenizedRecord
+from streamer.records import Batch, Chunk, Origin, Rejection, TokenizedRecord
 
 TRIES = Packing("trie", 16)
 
@@ -62,6 +62,47 @@ def test_what_does_not_share_a_row_runs_beside_its_like():
     planner = Planner(Packing("prefix", 16), Budget(1000, records=2), 100, 10**9)
     planner.add(Chunk.of([record(row, length) for row, length in enumerate([9, 1, 8, 2])]))
     assert [[one.longest for one in batch.records] for batch in planner.cut()] == [[1, 2], [8, 9]]
+
+
+def contrast(row: int, prompt: list[int], *answers: int) -> TokenizedRecord:
+    """Passages that begin with `prompt`, and answers of these lengths, of random tokens."""
+    random = np.random.default_rng(row)
+    passages = [prompt, *(prompt + random.integers(10**9, size=n).tolist() for n in answers)]
+    ids = tuple(np.array(passage, np.int32) for passage in passages)
+    return TokenizedRecord(Origin(row, "in", row, row, row + 1), b"", str(row), (), ids)
+
+
+def long_batches(records: list[TokenizedRecord], monkeypatch) -> list[Batch]:
+    """Of a budget of 1,000 positions, found without packing every batch many times."""
+    packed, pack = [], Packing.pack
+    monkeypatch.setattr(Packing, "pack", lambda *a: packed.append(a) or pack(*a))
+    planner = Planner(TRIES, Budget(1000), 1000, 10**9)
+    planner.add(Chunk.of(records))
+    batches = list(planner.cut())
+    assert len(packed) <= 3 * len(batches)
+    assert [size for size in (batch.rows.size for batch in batches) if size > 1000] == []
+    return batches
+
+
+def test_long_records_that_begin_alike_run_together_whatever_their_length(monkeypatch):
+    beginnings = [list(range(1000 * n, 1000 * n + 200)) for n in range(5)]
+    records = [contrast(row, beginnings[row % 5], 3 + row % 7, 2 + row % 11) for row in range(200)]
+    batches = long_batches(records, monkeypatch)
+    met = [row % 5 for batch in batches for row in (one.origin.row for one in batch.records)]
+    assert len([None for one, other in pairwise(met) if one != other]) == 4
+    assert sum(batch.rows.count for batch in batches) < 200 * 40  # 220 each without
+
+
+def test_long_records_run_beside_those_whose_row_is_as_wide(monkeypatch):
+    """However their width comes about: of a long prompt, or of long answers."""
+    random = np.random.default_rng(0)
+    records = [
+        contrast(row, [row] * int(random.integers(1, 50)), *random.integers(1, 100, 2).tolist())
+        for row in range(200)
+    ]
+    batches = long_batches(records, monkeypatch)
+    count, size = (sum(getattr(batch.rows, n) for batch in batches) for n in ("count", "size"))
+    assert size < 1.06 * count
 
 
 def test_a_budget_that_changes_while_a_window_is_cut_counts_from_the_next_batch():

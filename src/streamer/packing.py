@@ -1,13 +1,7 @@
 """From passages to the rows that the model runs: each distinct token once.
 
-Passages that begin alike share their beginning. Sorted by token ids they are a trie in depth-first
-order: behind what it has in common with the passage before it, each adds its own tokens. A token
-sees those before it in its row whose subtree has not ended, so one number a token, where its
-subtree ends, holds the whole attention mask; its depth is its position id. Sharing reaches across
-the passages of a record and across the records of a batch, and is found by comparing ids.
-
-No loop of Python's looks at tokens: a device that measures thousands of records a second leaves no
-time for that. "Ragged" arrays have the tokens of all passages end to end.
+Passages that begin alike share their beginning (see `trie`), across the passages of a record and
+across the records of a batch; what is alike is found by comparing ids.
 """
 
 import itertools
@@ -22,11 +16,11 @@ import numpy.typing as npt
 
 from streamer.config import Sharing
 from streamer.records import Rows, TokenizedRecord
+from streamer.trie import Ints, Trie, as_key, order_of, ragged_range, shared_with_last
 
 FAR = 8
 """A row of long passages that begin alike may have so many times `row_length` positions behind the
 longest beginning: as attention's square grows, so does what is shared."""
-Ints: TypeAlias = npt.NDArray[np.int64]
 Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
 
@@ -54,32 +48,63 @@ class Packing:
         lengths = _lengths(passages)
         ids = np.concatenate(passages, dtype=np.int32)
         begins = np.cumsum(lengths) - lengths
-        order = _order(ids, begins, lengths)
-        ids, lengths = ids[_ragged_range(begins[order], lengths[order])], lengths[order]
-        shared = _shared(ids, lengths)
+        order = order_of(ids, begins, lengths)
+        ids, lengths = ids[ragged_range(begins[order], lengths[order])], lengths[order]
+        shared = shared_with_last(ids, lengths)
         firsts = self._first_of_rows(lengths, shared, owners[order])
         shared[firsts] = 0
-        return _Trie.of(lengths, shared, firsts).rows(ids, order)
+        return Trie.of(lengths, shared, firsts).rows(ids, order)
 
     def shares_a_row(self, record: TokenizedRecord) -> bool:
         """Whether `record` is short enough to stand in a row with others."""
         return self.sharing == "trie" and 2 * record.longest <= self.row_length
 
+    def in_order(self, records: Sequence[TokenizedRecord]) -> list[TokenizedRecord]:
+        """Records, all or none of which share rows with others, as they are to be cut into batches:
+        by their tokens, so that those that begin alike are neighbours. Where rows are padded to the
+        widest, neighbours that share one stay together, and otherwise width decides."""
+        by_tokens = sorted(records, key=lambda record: as_key(record.tokens[0]))
+        if not records or self.shares_a_row(records[0]):
+            return by_tokens
+        passages = self._in_turn(by_tokens)
+        firsts = _firsts(by_tokens)
+        run = np.cumsum(self._opens(*passages)[firsts]) - 1
+        widest = np.zeros(run[-1] + 1, dtype=np.int64)
+        np.maximum.at(widest, run, self._widths(*passages, firsts))
+        return [by_tokens[place] for place in np.lexsort((run, widest[run])).tolist()]
+
     def sizes(self, records: Sequence[TokenizedRecord]) -> Ints:
-        """About how many positions the first one, two, … of `records` take together, where they are
-        alike: sorted, and all of them or none share rows with others."""
+        """About how many positions the first one, two, … of `records` take together, which are
+        `in_order`."""
+        lengths, shared, owners = self._in_turn(records)
+        firsts = _firsts(records)
+        last = np.append(firsts[1:], len(lengths)) - 1
+        tokens: Ints = np.cumsum(lengths - shared)[last]
+        if self.shares_a_row(records[0]):
+            return tokens
+        rows = np.cumsum(self._opens(lengths, shared, owners))[last]
+        widths = self._widths(lengths, shared, owners, firsts)
+        size: Ints = rows * np.maximum.accumulate(widths)
+        return np.maximum(size, tokens)
+
+    def _in_turn(self, records: Sequence[TokenizedRecord]) -> tuple[Ints, Ints, Ints]:
+        """The lengths of the passages of one record after another, how many tokens each shares with
+        the one before it, and which record it is of."""
         passages = [ids for record in records for ids in record.tokens]
         lengths = _lengths(passages)
         shared = np.zeros_like(lengths)
         if self.sharing != "none":
-            shared = _shared(np.concatenate(passages), lengths)
-        last = np.cumsum([len(record.tokens) for record in records]) - 1
-        tokens: Ints = np.cumsum(lengths - shared)[last]
-        if self.shares_a_row(records[0]):
-            return tokens
-        rows = np.cumsum(self._opens(lengths, shared, _owners(records)))[last]
-        size: Ints = rows * np.maximum.accumulate([record.longest for record in records])
-        return np.maximum(size, tokens)
+            shared = shared_with_last(np.concatenate(passages), lengths)
+        return lengths, shared, _owners(records)
+
+    def _widths(self, lengths: Ints, shared: Ints, owners: Ints, firsts: Ints) -> Ints:
+        """[record]: how many positions a row is wide that has it alone; `firsts` are the records'
+        first passages."""
+        longest: Ints = np.maximum.reduceat(lengths, firsts)
+        opens = self._opens(lengths, shared, owners).astype(np.int64)
+        in_one_row = np.add.reduceat(opens, firsts) == opens[firsts]
+        distinct = np.add.reduceat(lengths - shared, firsts) + shared[firsts]
+        return np.where(in_one_row, distinct, longest)
 
     def _first_of_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> Ints:
         """Of passages in order, which ones open a row."""
@@ -119,108 +144,20 @@ class Packing:
         return int(max(longest, min(wanted, self.context)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Trie:
-    """Where the tokens that passages add stand; passages in order, rows one after another."""
-
-    row: Ints
-    """[passage]"""
-    begin: Ints
-    """[passage]: position in its row of the first token that it adds."""
-    added: Ints
-    """[passage]: how many tokens it adds."""
-    common: Ints
-    """[passage]: how many it has in common with the one before it in its row."""
-    used: Ints
-    """[row]: positions that are not padding."""
-    branches: bool
-
-    @classmethod
-    def of(cls, lengths: Ints, common: Ints, firsts: Ints) -> "_Trie":
-        """Of passages of these lengths, when those at `firsts` open rows."""
-        added = lengths - common
-        used = np.add.reduceat(added, firsts)
-        row = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(lengths)))
-        before = np.cumsum(added) - added
-        continues = np.ones(len(lengths), dtype=bool)
-        continues[firsts] = False
-        branches = bool((continues[1:] & (common[1:] < lengths[:-1])).any())
-        return cls(row, before - before[firsts][row], added, common, used, branches)
-
-    def rows(self, ids: npt.NDArray[np.int32], order: Ints) -> Rows:
-        """Side by side. `ids` are ragged, `order` says where each passage was in the input."""
-        width = int(self.used.max())
-        lengths = self.common + self.added
-        depth = _ragged_range(self.common, self.added)
-        which = np.repeat(np.arange(len(lengths)), self.added)
-        place = (self.row * width + self.begin - self.common)[which] + depth
-        tokens = np.zeros((len(self.used), width), dtype=np.int64)
-        depths = np.zeros_like(tokens)
-        ends = np.tile(np.arange(1, width + 1), (len(tokens), 1))  # padding is seen by itself
-        tokens.reshape(-1)[place] = ids[(np.cumsum(lengths) - lengths)[which] + depth]
-        depths.reshape(-1)[place] = depth
-        ends.reshape(-1)[place] = self._ends(which, depth)
-        reads = np.empty_like(order)
-        reads[order] = place[np.cumsum(self.added) - 1]  # one that adds none equals that before it
-        count = int(self.used.sum())
-        return Rows(tokens, depths, ends, reads, branches=self.branches, count=count)
-
-    def _ends(self, which: Ints, depth: Ints) -> Ints:
-        """[token]: the position in its row where its subtree ends: where the next passage begins
-        that does not share it, or the row ends. Tokens are `depth` deep in the passages `which`."""
-        ends: Ints = self.used[self.row][which]
-        if not self.branches:
-            return ends
-        adds = np.flatnonzero(self.added)  # a passage that adds nothing parts with nothing
-        n, common = len(adds), self.common[adds]
-        parts = common[:, None] <= np.arange((self.common + self.added).max())
-        parting = np.where(parts, np.arange(n)[:, None], n)
-        this_or_later = np.minimum.accumulate(parting[::-1], axis=0)[::-1]
-        later = np.append(this_or_later[1:], np.full_like(parting[:1], n), axis=0)
-        place = np.cumsum(self.added > 0) - 1  # of each passage among those that add
-        found = later[place[which], depth]
-        row, begin = np.append(self.row[adds], -1)[found], np.append(self.begin[adds], 0)[found]
-        return np.where(row == self.row[which], begin, ends)
-
-
-def as_key(ids: npt.NDArray[np.int32]) -> bytes:
-    """Bytes that sort as the token ids do, which are not negative."""
-    return ids.astype(">i4").tobytes()
-
-
 def _owners(records: Sequence[TokenizedRecord]) -> Ints:
     """[passage]: which of `records` it is of."""
     return np.repeat(np.arange(len(records)), [len(record.tokens) for record in records])
 
 
+def _firsts(records: Sequence[TokenizedRecord]) -> Ints:
+    """[record]: the place of its first passage among those of all."""
+    counts = np.array([len(record.tokens) for record in records])
+    firsts: Ints = np.cumsum(counts) - counts
+    return firsts
+
+
 def _lengths(passages: Sequence[Passage]) -> Ints:
     return np.array([len(ids) for ids in passages], dtype=np.int64)
-
-
-def _order(ids: npt.NDArray[np.int32], begins: Ints, lengths: Ints) -> Ints:
-    """The places of ragged passages, sorted by their ids."""
-    key = as_key(ids)
-    bounds = zip((4 * begins).tolist(), (4 * (begins + lengths)).tolist(), strict=True)
-    keys = [key[begin:end] for begin, end in bounds]
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
-
-
-def _shared(ids: npt.NDArray[np.int32], lengths: Ints) -> Ints:
-    """With how many tokens each of the ragged passages `ids` begins as the one before it does; 0
-    for the first."""
-    before = np.append(0, lengths[:-1])  # the length of the one before
-    depth = _ragged_range(np.zeros_like(lengths), lengths)
-    behind = np.arange(len(ids)) - np.repeat(before, lengths)  # the same depth of the one before
-    differs = (depth >= np.repeat(before, lengths)) | (ids[behind] != ids)
-    first = np.where(differs, depth, np.repeat(lengths, lengths))
-    return np.minimum.reduceat(first, np.cumsum(lengths) - lengths)
-
-
-def _ragged_range(begins: Ints, counts: Ints) -> Ints:
-    """`counts` numbers from each of `begins` on, end to end."""
-    before = np.cumsum(counts) - counts
-    numbers: Ints = np.arange(counts.sum()) + np.repeat(begins - before, counts)
-    return numbers
 
 
 def _even_rows(lengths: Ints, shared: Ints, limit: int) -> Ints:

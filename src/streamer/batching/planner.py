@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 
 from streamer.batching.budget import Budget
-from streamer.packing import Packing, as_key
+from streamer.packing import Packing
 from streamer.records import (
     Batch,
     Chunk,
@@ -115,14 +115,13 @@ class Planner:
                 left, rejections = left[len(records) :], ()
 
     def _sorted(self, records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
-        """Records that share rows, by their tokens; and those that have rows of their own, by their
-        length, as rows of a batch are padded to the longest."""
+        """Records that share rows with others, and those that do not, each in their order."""
         packed: list[TokenizedRecord] = []
         padded: list[TokenizedRecord] = []
         for record in records:
             (packed if self._packing.shares_a_row(record) else padded).append(record)
-        yield sorted(packed, key=lambda record: as_key(record.tokens[0]))
-        yield sorted(padded, key=lambda record: record.longest)
+        yield self._packing.in_order(packed)
+        yield self._packing.in_order(padded)
 
     def _first_batch(
         self, records: Sequence[TokenizedRecord]
