@@ -1,9 +1,10 @@
 """How long a row should be into which several passages are packed.
 
-    python -m bench.row_length [--lengths 32,64,128,256,512] [--sample 64]
+    python -m bench.row_length [--lengths 32,128,512,2048] [--sample 192]
 
-Batches of the same positions, the transformer alone, in turns. Longer rows share more and have
-larger squares of attention; shorter ones give records beyond half their length rows of their own.
+Batches of as many positions as the longest row has, or those of the other benchmarks where they are
+larger; the transformer alone, in turns. Longer rows share more and have larger squares of
+attention; shorter ones give records beyond half their length rows of their own.
 """
 
 import dataclasses
@@ -27,12 +28,13 @@ from streamer.batching.budget import Budget
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
     parser = run_parser(__doc__)
-    parser.add_argument("--lengths", default="32,64,128,256,512")
-    parser.add_argument("--sample", type=int, default=64)
+    parser.add_argument("--lengths", default="32,128,512,2048")
+    parser.add_argument("--sample", type=int, default=192)
     options = parser.parse_args(arguments)
     setup = set_up(options)
     worker = setup.worker()
     lengths = options.lengths.split(",")
+    batch_tokens = max(setup.batch_tokens, *map(int, lengths))
     with tempfile.TemporaryDirectory() as folder:
         config = setup.config(
             paths=(str(write_sample(setup.records, options.sample, Path(folder))),)
@@ -41,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
             length: planned(
                 worker,
                 config,
-                Budget(setup.batch_tokens),
+                Budget(batch_tokens),
                 dataclasses.replace(worker.packing, row_length=int(length)),
             )
             for length in lengths
@@ -65,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         }
         for length, own in batches.items()
     ]
-    report("row_length", rows, **setup.described(), records=count, batch_tokens=setup.batch_tokens)
+    report("row_length", rows, **setup.described(), records=count, batch_tokens=batch_tokens)
 
 
 if __name__ == "__main__":
