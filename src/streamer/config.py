@@ -81,8 +81,7 @@ class RunConfig(BaseModel):
     """Of the model's weights. The SAEs are float32, with float64 weights float64, which is for
     checking numbers: it is slow, on a GPU very."""
     fp16: bool = False
-    """Run the model's matrix products in float16 (cuda, mps); on a CPU in bfloat16, where that is
-    faster than float32."""
+    """Run the model's matrix products in float16 (cuda, mps); on a CPU in bfloat16."""
     bf16: bool = False
     """Run the model's matrix products in bfloat16."""
     forward: Forward = "auto"

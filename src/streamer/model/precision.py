@@ -56,17 +56,14 @@ def pick_autocast(config: RunConfig, device: torch.device) -> tuple[torch.dtype 
         return None, ""
     if device.type != "cpu":
         return (torch.float16 if config.fp16 else torch.bfloat16), ""
+    notes = ["a CPU has no fast float16: --fp16 runs in bfloat16 here"] if config.fp16 else []
     slower = _seconds(torch.bfloat16) / _seconds(torch.float32)
-    if config.fp16:
-        instead = torch.bfloat16 if slower <= 1 else None
-        name = "bfloat16" if instead else "float32"
-        return instead, f"a CPU has no fast float16: --fp16 runs in {name} here"
-    if slower <= 1:
-        return torch.bfloat16, ""
-    return torch.bfloat16, (
-        f"bfloat16 products take {slower:.1f} times as long as float32 on this CPU, which has no "
-        f"instructions for them: without --bf16 it is faster"
-    )
+    if slower > 1:
+        notes.append(
+            f"bfloat16 products take {slower:.1f} times as long as float32 on this CPU, which has "
+            f"no instructions for them: without --{'fp16' if config.fp16 else 'bf16'} it is faster"
+        )
+    return torch.bfloat16, "; ".join(notes)
 
 
 def _seconds(dtype: torch.dtype) -> float:
