@@ -47,7 +47,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "efficiency": ("--repeats", "4", "--sample", "160"),
     "batch_sizes": (*ONCE, "--sample", "32"),
     "sharing": ONCE,
-    "row_length": (*ONCE, "--lengths", "32,128,512", "--sample", "96"),
+    "row_length": ONCE,
     "forward": (*ONCE, "--sample", "16"),
     "precision": (*ONCE, "--sample", "24"),
     "heap": (*ONCE, "--sample", "52"),

@@ -2,6 +2,7 @@
 
 import itertools
 import tracemalloc
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -204,9 +205,9 @@ def records_of(passages: list[tuple[int, ...]], each: int) -> list[TokenizedReco
 
 @pytest.mark.parametrize("sharing", ["prefix", "none"])
 @given(PASSAGES, LENGTHS, st.integers(1, 3))
-def test_the_sizes_of_records_by_length_bound_what_they_take(sharing, passages, length, each):
+def test_the_sizes_of_records_in_order_bound_what_they_take(sharing, passages, length, each):
     packing = Packing(sharing, length)
-    records = sorted(records_of(passages, each), key=lambda record: record.longest)
+    records = packing.in_order(records_of(passages, each))
     for n, size in enumerate(packing.sizes(records), start=1):
         assert packing.pack(records[:n]).size <= size
 
@@ -235,6 +236,20 @@ def test_a_record_however_long_has_a_row_in_which_each_of_its_tokens_runs_once(p
     rows = Packing("trie", 8).pack(records_of(passages, len(passages)))
     assert len(rows.tokens) == 1
     assert rows.count == len(prefixes(passages))
+
+
+@pytest.mark.parametrize("sharing", ["trie", "prefix", "none"])
+@pytest.mark.parametrize("compared", [1, 20])
+@given(PASSAGES, LENGTHS, st.integers(1, 3))
+def test_order_keeps_every_record_and_does_not_depend_on_what_is_compared_at_once(
+    sharing, compared, passages, length, each
+):
+    packing = Packing(sharing, length, 2 * length)
+    long = [one for one in records_of(passages, each) if not packing.shares_a_row(one)]
+    found = packing.in_order(long)
+    assert sorted(map(id, found)) == sorted(map(id, long))
+    with mock.patch("streamer.packing.COMPARED", compared):
+        assert [*map(id, packing.in_order(long))] == [*map(id, found)]
 
 
 def test_long_texts_with_little_in_common_have_rows_of_their_own():

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import signal
 import threading
-import time
 
 import pytest
 
@@ -32,17 +31,23 @@ def test_a_run_that_is_stopped_says_so(tmp_path):
     record = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
     (tmp_path / "in.jsonl").write_text(record * 100_000)
 
+    over = threading.Event()
+
     def stop() -> None:
         log = tmp_path / "RUN" / "log.jsonl"
         while not (log.exists() and "started" in log.read_text()):
-            time.sleep(0.1)
-        time.sleep(1)
-        signal.raise_signal(signal.SIGINT)
+            if over.wait(0.1):
+                return
+        if not over.wait(1):
+            signal.raise_signal(signal.SIGINT)
 
-    threading.Thread(target=stop).start()
+    threading.Thread(target=stop, daemon=True).start()
     paths = [str(tmp_path / "in.jsonl")]
-    with pytest.raises(KeyboardInterrupt, match="what was measured is in"):
-        streamer.run(RunConfig(paths=paths, out=tmp_path / "RUN", progress="none"))
+    try:
+        with pytest.raises(KeyboardInterrupt, match="what was measured is in"):
+            streamer.run(RunConfig(paths=paths, out=tmp_path / "RUN", progress="none"))
+    finally:
+        over.set()
     assert streamer.open_run(tmp_path / "RUN").manifest["status"] == "stopped"
 
 

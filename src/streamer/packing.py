@@ -7,7 +7,7 @@ across the records of a batch; what is alike is found by comparing ids.
 import itertools
 import sys
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -21,6 +21,8 @@ from streamer.trie import Ints, Trie, as_key, order_of, ragged_range, shared_wit
 FAR = 8
 """A row of long passages that begin alike may have so many times `row_length` positions behind the
 longest beginning: as attention's square grows, so does what is shared."""
+COMPARED = 2**16
+"""Tokens that are compared at once, which is faster than all of a window, and takes less memory."""
 Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
 
@@ -60,18 +62,36 @@ class Packing:
         return self.sharing == "trie" and 2 * record.longest <= self.row_length
 
     def in_order(self, records: Sequence[TokenizedRecord]) -> list[TokenizedRecord]:
-        """Records, all or none of which share rows with others, as they are to be cut into batches:
-        by their tokens, so that those that begin alike are neighbours. Where rows are padded to the
-        widest, neighbours that share one stay together, and otherwise width decides."""
+        """Records that are all short, or all long (see `shares_a_row`), in the order in which they
+        are cut into batches. Short ones stand by their tokens, so that neighbours begin alike. Rows
+        of long ones are padded to the widest: they stand by width, but what has half of its tokens
+        in common with the one before it stays behind that."""
         by_tokens = sorted(records, key=lambda record: as_key(record.tokens[0]))
         if not records or self.shares_a_row(records[0]):
             return by_tokens
-        passages = self._in_turn(by_tokens)
-        firsts = _firsts(by_tokens)
-        run = np.cumsum(self._opens(*passages)[firsts]) - 1
-        widest = np.zeros(run[-1] + 1, dtype=np.int64)
-        np.maximum.at(widest, run, self._widths(*passages, firsts))
-        return [by_tokens[place] for place in np.lexsort((run, widest[run])).tolist()]
+        apart, widths = self._compared(by_tokens)
+        group = np.cumsum(apart) - 1
+        widest = np.zeros(group[-1] + 1, dtype=np.int64)
+        np.maximum.at(widest, group, widths)
+        return [by_tokens[place] for place in np.lexsort((group, widest[group])).tolist()]
+
+    def _compared(self, records: Sequence[TokenizedRecord]) -> tuple[npt.NDArray[np.bool_], Ints]:
+        """[record] of long ones in the order of their tokens: whether it has less than half of the
+        longest passage in common with the one before it, and how wide a row of its own is."""
+        begins: list[npt.NDArray[np.bool_]] = []
+        widths: list[Ints] = []
+        last: list[TokenizedRecord] = []
+        for block in _blocks(records):
+            beside = [*last, *block]
+            lengths, shared, owners = self._in_turn(beside)
+            firsts = _firsts(beside)
+            longest = np.maximum.reduceat(lengths, firsts)
+            apart = 2 * shared[firsts] < np.maximum(longest, np.append(0, longest[:-1]))
+            apart |= self._opens(lengths, shared, owners)[firsts]
+            begins.append(apart[len(last) :])
+            widths.append(self._widths(lengths, shared, owners, firsts)[len(last) :])
+            last = block[-1:]
+        return np.concatenate(begins), np.concatenate(widths)
 
     def sizes(self, records: Sequence[TokenizedRecord]) -> Ints:
         """About how many positions the first one, two, … of `records` take together, which are
@@ -98,13 +118,13 @@ class Packing:
         return lengths, shared, _owners(records)
 
     def _widths(self, lengths: Ints, shared: Ints, owners: Ints, firsts: Ints) -> Ints:
-        """[record]: how many positions a row is wide that has it alone; `firsts` are the records'
+        """[record]: how wide its rows are where it has some of its own; `firsts` are the records'
         first passages."""
         longest: Ints = np.maximum.reduceat(lengths, firsts)
         opens = self._opens(lengths, shared, owners).astype(np.int64)
         in_one_row = np.add.reduceat(opens, firsts) == opens[firsts]
         distinct = np.add.reduceat(lengths - shared, firsts) + shared[firsts]
-        return np.where(in_one_row, distinct, longest)
+        return np.where(in_one_row & (distinct <= self.context), distinct, longest)
 
     def _first_of_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> Ints:
         """Of passages in order, which ones open a row."""
@@ -113,14 +133,20 @@ class Packing:
         firsts = np.flatnonzero(self._opens(lengths, shared, owners))
         if self.sharing != "trie":
             return firsts
-        limit = self._longest_row(lengths, shared, owners)
-        parts = itertools.pairwise([*firsts.tolist(), len(lengths)])
-        return np.concatenate(
-            [
+        parts = list(itertools.pairwise([*firsts.tolist(), len(lengths)]))
+
+        def filled(limit: int) -> tuple[int, Ints]:
+            """Positions, and what opens a row, where rows have at most `limit`."""
+            rows = [
                 first + _even_rows(lengths[first:end], shared[first:end], limit)
                 for first, end in parts
             ]
-        )
+            firsts = np.concatenate(rows)
+            used = np.add.reduceat(lengths - shared, firsts) + shared[firsts]
+            return len(firsts) * int(used.max()), firsts
+
+        ways = map(filled, self._longest_rows(lengths, shared, owners))
+        return min(ways, key=lambda way: way[0])[1]
 
     def _opens(self, lengths: Ints, shared: Ints, owners: Ints) -> npt.NDArray[np.bool_]:
         """[passage]: whether it stands apart from the one before it, where passages are long. In a
@@ -134,19 +160,28 @@ class Packing:
             joins |= (2 * shared[1:] >= lengths[1:]) | (pays & (owners[1:] == owners[:-1]))
         return np.append(True, ~joins)
 
-    def _longest_row(self, lengths: Ints, shared: Ints, owners: Ints) -> int:
-        """Most positions of a row of long passages, within the context: any record, and of records
-        that begin alike as many as make their beginning cheap."""
+    def _longest_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> set[int]:
+        """Most positions of a row of long passages, within the context: as many as any record has,
+        or, of records that begin alike, as many as make their beginning cheap."""
         runs = np.append(0, np.flatnonzero(np.diff(owners)) + 1)  # of neighbours of one record
         record = np.add.reduceat(lengths - shared, runs) + shared[runs]
         longest = lengths.max()
-        wanted = max(record.max(), longest + min(longest, FAR * self.row_length))
-        return int(max(longest, min(wanted, self.context)))
+        wanted = longest + min(longest, FAR * self.row_length)
+        widths = (record.max(), max(record.max(), wanted))
+        return {int(max(longest, min(width, self.context))) for width in widths}
 
 
 def _owners(records: Sequence[TokenizedRecord]) -> Ints:
     """[passage]: which of `records` it is of."""
     return np.repeat(np.arange(len(records)), [len(record.tokens) for record in records])
+
+
+def _blocks(records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
+    """Neighbours, of about `COMPARED` tokens together."""
+    tokens = itertools.accumulate(sum(map(len, record.tokens)) for record in records)
+    by_block = itertools.groupby(zip(records, tokens, strict=True), lambda one: one[1] // COMPARED)
+    for _, block in by_block:
+        yield [record for record, _ in block]
 
 
 def _firsts(records: Sequence[TokenizedRecord]) -> Ints:

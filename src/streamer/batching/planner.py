@@ -115,13 +115,13 @@ class Planner:
                 left, rejections = left[len(records) :], ()
 
     def _sorted(self, records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
-        """Records that share rows with others, and those that do not, each in their order."""
-        packed: list[TokenizedRecord] = []
-        padded: list[TokenizedRecord] = []
+        """Short records and long ones, each in the order in which they are cut."""
+        short: list[TokenizedRecord] = []
+        long: list[TokenizedRecord] = []
         for record in records:
-            (packed if self._packing.shares_a_row(record) else padded).append(record)
-        yield self._packing.in_order(packed)
-        yield self._packing.in_order(padded)
+            (short if self._packing.shares_a_row(record) else long).append(record)
+        yield self._packing.in_order(short)
+        yield self._packing.in_order(long)
 
     def _first_batch(
         self, records: Sequence[TokenizedRecord]

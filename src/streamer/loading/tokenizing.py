@@ -43,10 +43,10 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
         if not shortest:
             loaded.append(_reject(record, "the tokenizer made no token of it"))
         elif longest > how.context and how.too_long == "reject":
-            reason = f"longer than the model's context of {how.context:,}: {longest:,} tokens"
+            reason = f"longer than the context of {how.context:,}: {longest:,} tokens"
             loaded.append(_reject(record, reason))
         elif len(tokens) > 1 and len(tokens[0]) >= how.context:
-            reason = f"the prompt alone fills the model's context of {how.context:,}"
+            reason = f"the prompt alone fills the context of {how.context:,}"
             loaded.append(_reject(record, reason))
         else:
             loaded.append(

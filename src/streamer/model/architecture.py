@@ -53,7 +53,7 @@ class Architecture:
     """Hugging Face's."""
     tokenizer: Any
     context: int
-    """Most tokens of a passage for which no other passage of a batch matters."""
+    """Most tokens of a passage: what the model takes, or less where longer ones change others."""
     context_note: str
     """Why it is shorter than the model's own, empty where it is not."""
     d_model: int
