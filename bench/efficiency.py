@@ -42,6 +42,7 @@ from streamer.batching.budget import Budget
 from streamer.config import RunConfig
 from streamer.heap import objects_kept
 from streamer.records import Batch, Result
+from streamer.threads import apart
 from streamer.worker import Worker
 
 CALLS = 60
@@ -63,9 +64,12 @@ def main(arguments: list[str] | None = None) -> None:
         batches = _batches_of_a_run(worker, config)  # and warm-up
         count = count_records(batches)
         flops = _flops(setup.model, worker, least_batches, count)
-        device = worker.model.device
+
+        def bare() -> float:
+            return seconds(lambda: compute(worker, batches), worker.model.device)
+
         ways = {
-            "bare": lambda: count / seconds(lambda: compute(worker, batches), device),
+            "bare": lambda: count / apart(bare),
             "whole run": lambda: whole_run(worker, config).per_second,
         }
         turns: list[dict[str, dict[str, float]]] = []
@@ -100,9 +104,13 @@ def _beside_the_roofline(
     setup: Setup, worker: Worker, flops: Mapping[torch.dtype, float], rate: Callable[[], float]
 ) -> dict[str, float]:
     """`rate`, and the roofline of the moment, in records a second."""
-    before = _roofline(setup, worker, flops)
+
+    def roofline() -> float:
+        return apart(lambda: _roofline(setup, worker, flops))
+
+    before = roofline()
     found = rate()
-    return {RATE: found, ROOFLINE: (before + _roofline(setup, worker, flops)) / 2}
+    return {RATE: found, ROOFLINE: (before + roofline()) / 2}
 
 
 def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:

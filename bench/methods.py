@@ -43,6 +43,7 @@ from streamer.execution import run_loaded
 from streamer.heap import keep_heap
 from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import prepare
+from streamer.threads import apart
 from streamer.worker_loading import load_worker
 
 BF16 = "streamer bf16"
@@ -174,7 +175,7 @@ def _streamer(model: BenchModel, options: argparse.Namespace) -> Row:
         **STREAMER[options.only],
     }
     keep_heap("auto")  # as the command does
-    worker = load_worker(RunConfig(**settings), "contrast")
+    worker = apart(lambda: load_worker(RunConfig(**settings), "contrast"))  # as a run does
     for name, limit in (
         ("WARM_UP", min(WARM_UP, options.limit or WARM_UP)),
         ("RUN", options.limit),

@@ -17,6 +17,7 @@ from bench.runs import Setup, run_parser, set_up, whole_run, write_sample
 from bench.throttled import throttled
 from bench.timing import in_turns, medians
 from streamer.config import RunConfig
+from streamer.threads import apart
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, help="records of a run")
     options = parser.parse_args(arguments)
     setup = set_up(options)
-    worker = load_worker(_config(setup), "contrast")
+    worker = apart(lambda: load_worker(_config(setup), "contrast"))
     with tempfile.TemporaryDirectory() as folder:
         path = write_sample(setup.records, options.count or COUNTS[setup.shape], Path(folder))
         size = path.stat().st_size

@@ -25,6 +25,7 @@ from streamer.monitoring.warnings import LibraryWarnings
 from streamer.packing import Packing
 from streamer.preparation import prepare
 from streamer.records import Batch, Chunk
+from streamer.threads import apart
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 
@@ -63,7 +64,7 @@ class Setup:
 
     def worker(self, **changes: Any) -> Worker:
         """The worker of that run, loaded."""
-        return load_worker(self.config(**changes), "contrast")
+        return apart(lambda: load_worker(self.config(**changes), "contrast"))
 
     def described(self) -> dict[str, Any]:
         """For the report."""

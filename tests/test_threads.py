@@ -5,8 +5,13 @@ import threading
 import anyio
 import pytest
 
+import streamer
+from streamer.config import RunConfig
 from streamer.queues import Queue
+from streamer.records import Batch, Result
 from streamer.threads import Threads, in_loop
+from streamer.worker import Worker
+from streamer.worker_loading import load_worker
 
 
 def test_a_thread_that_asks_the_loop_only_after_its_stage_was_cancelled_does_not_wait_for_ever():
@@ -41,6 +46,26 @@ def test_a_thread_that_asks_the_loop_only_after_its_stage_was_cancelled_does_not
     assert outcome, "it waits for ever"
     assert isinstance(outcome[0], ExceptionGroup)
     assert "broken" in str(outcome[0].exceptions[0])
+
+
+def test_the_thread_that_loads_is_gone_while_another_computes(tmp_path, monkeypatch):
+    """Or OpenMP would have more threads than cores, which sleep whenever they wait."""
+    loaded_in, lives = [], []
+    feed = Worker.feed
+
+    def load(*arguments) -> Worker:
+        loaded_in.append(threading.current_thread())
+        return load_worker(*arguments)
+
+    def look(worker: Worker, batch: Batch) -> list[Result]:
+        lives.append(loaded_in[0].is_alive())
+        return feed(worker, batch)
+
+    monkeypatch.setattr("streamer.execution.load_worker", load)
+    monkeypatch.setattr(Worker, "feed", look)
+    streamer.run(RunConfig(limit=3, out=tmp_path / "RUN", progress="none"))
+    assert lives
+    assert not any(lives)
 
 
 def _error_of(main) -> BaseException:

@@ -21,7 +21,7 @@ from streamer.monitoring.warnings import LibraryWarnings
 from streamer.preparation import Prepared
 from streamer.resuming import refuse_another_model
 from streamer.session import Session, title_of
-from streamer.threads import aside, within
+from streamer.threads import apart, aside, within
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 from streamer.writing.directory import RunDirectory
@@ -79,7 +79,8 @@ async def _load(prepared: Prepared, families: Sequence[Family]) -> Worker:
     """The worker. A run that goes on tells meanwhile that it is loaded."""
 
     def load() -> Worker:
-        worker = load_worker(prepared.config, prepared.loader.fields.kind, families)
+        kind = prepared.loader.fields.kind
+        worker = apart(lambda: load_worker(prepared.config, kind, families))
         gc.collect()  # else what loading left behind is kept while the run goes on
         return worker
 

@@ -7,6 +7,7 @@ import asyncio
 import math
 import threading
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import anyio
@@ -65,6 +66,17 @@ async def within(seconds: float, name: str, call: Callable[[], object]) -> bool:
         await aside(name, call)
         return True
     return False
+
+
+def apart(call: Callable[[], T]) -> T:
+    """What `call` returns, in a thread that ends with it.
+
+    For a thread that has shared out matrix products OpenMP keeps others ready, as long as it lives.
+    Where they are more than the cores, all of them sleep whenever they wait, and products take a
+    third longer: of the threads that live, only one should have computed.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(call).result()
 
 
 def _named(name: str, call: Callable[[], T]) -> Callable[[], T]:
