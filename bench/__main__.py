@@ -26,6 +26,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "analysis": ("--device",),
     "noise": ("--device",),
     "heap": RUN,
+    "teams": RUN,
     "host": RUN,
     "scale": ("--device",),
 }
@@ -51,6 +52,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "forward": (*ONCE, "--sample", "16"),
     "precision": (*ONCE, "--sample", "24"),
     "heap": (*ONCE, "--sample", "52"),
+    "teams": (*ONCE, "--sample", "52"),
     "scale": ONCE,
 }
 """What is asked of two cores, so that all take less than a quarter of an hour."""

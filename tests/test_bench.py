@@ -36,6 +36,7 @@ SMALL: dict[str, list[str]] = {
     "analysis": ["--records", "2", "--positions", "128", "--repeats", "1"],
     "noise": ["--sizes", "4", "--repeats", "2"],
     "heap": ["--repeats", "1", "--sample", "8"],
+    "teams": ["--repeats", "1", "--sample", "8"],
     "host": ["--repeats", "1", "--sample", "8"],
     "scale": ["--sizes", "8,16", "--repeats", "1"],
 }

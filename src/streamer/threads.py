@@ -71,9 +71,9 @@ async def within(seconds: float, name: str, call: Callable[[], object]) -> bool:
 def apart(call: Callable[[], T]) -> T:
     """What `call` returns, in a thread that ends with it.
 
-    For a thread that has shared out matrix products OpenMP keeps others ready, as long as it lives.
-    Where they are more than the cores, all of them sleep whenever they wait, and products take a
-    third longer: of the threads that live, only one should have computed.
+    For a thread that has shared its work out OpenMP keeps others ready, as long as it lives. Where
+    they are more than the cores, all of them sleep whenever they wait (see `bench/teams.py`): of
+    the threads that live, only one should have computed.
     """
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(call).result()

@@ -1,0 +1,59 @@
+"""Computing in the only thread that has computed, against another one being there.
+
+    python -m bench.teams [--sample 104]
+
+For each thread that has shared its work out, OpenMP keeps others ready while it lives; where they
+are more than the cores, all of them sleep whenever they wait. That is why a run loads the model in
+a thread that ends.
+"""
+
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from bench.report import report
+from bench.runs import compute, count_records, planned, run_parser, set_up, write_sample
+from bench.timing import in_turns, medians, seconds
+from streamer.batching.budget import Budget
+from streamer.threads import apart
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run and report."""
+    parser = run_parser(__doc__)
+    parser.add_argument("--sample", type=int, default=104)
+    options = parser.parse_args(arguments)
+    setup = set_up(options)
+    worker = setup.worker()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_sample(setup.records, options.sample, Path(folder))
+        config = setup.config(paths=(str(path),))
+        batches = planned(worker, config, Budget(setup.batch_tokens))
+
+    def alone() -> float:
+        return apart(lambda: seconds(lambda: compute(worker, batches), worker.model.device))
+
+    def beside_another() -> float:
+        with ThreadPoolExecutor(1) as other:
+            other.submit(_share_out).result()
+            return alone()
+
+    alone()  # warm-up
+    took = medians(in_turns({"only": alone, "one of two": beside_another}, setup.repeats))
+    count = count_records(batches)
+    rows = [
+        {"thread": name, "samples_per_second": count / each, "ratio": took["one of two"] / each}
+        for name, each in took.items()
+    ]
+    report("teams", rows, **setup.described(), records=count, batch_tokens=setup.batch_tokens)
+
+
+def _share_out() -> None:
+    x = torch.ones(1024, 1024)
+    torch.tanh(x @ x)
+
+
+if __name__ == "__main__":
+    main()
