@@ -1,6 +1,6 @@
 """What it gains to read, compute and write at the same time.
 
-    python -m bench.overlap [--count 640]
+    python -m bench.overlap [--count 1600]
 
 Whole runs with and without `--no-overlap`, in turns: of a local file, where there is little to
 overlap, and of the same file on a slow disk, which takes as long to read as to compute (measured in
@@ -21,7 +21,7 @@ from streamer.threads import apart
 from streamer.worker import Worker
 from streamer.worker_loading import load_worker
 
-COUNTS = {"cpu": 640, "gpu": 8000}
+COUNTS = {"cpu": 1600, "gpu": 8000}
 OVERLAP = {"on": True, "off": False}
 
 
