@@ -2,13 +2,13 @@
 
     python -m bench.efficiency [--sample 256]
 
-bare: the same batches as those of a first run, without reading, planning and writing; it takes
-turns with whole runs. roofline: the rate if the products a record cannot do without took no longer
-than this machine takes for matrices of the model's own shape, measured before and after each turn.
-Those products are the weights of the decoder layers that are run, for each distinct token if all
-records were planned together, and the SAEs' encoders, for each passage; attention scores, norms,
-rotations, metrics and everything else are left out, so no run can reach it. The machine's own rate
-may change within a turn: what is compared is what a run has of the roofline next to it.
+bare: the same batches as those of the run before it, without reading, planning and writing; it
+takes turns with whole runs. roofline: the rate if the products a record cannot do without took no
+longer than this machine takes for matrices of the model's own shape, measured before and after each
+turn. Those products are the weights of the decoder layers that are run, for each distinct token if
+all records were planned together, and the SAEs' encoders, for each passage; attention scores,
+norms, rotations, metrics and everything else are left out, so no run can reach it. The machine's
+own rate may change within a turn: what is compared is what a run has of the roofline next to it.
 """
 
 import math
@@ -61,17 +61,19 @@ def main(arguments: list[str] | None = None) -> None:
         path = write_sample(setup.records, options.sample, Path(folder))
         config = setup.config(paths=(str(path),), max_tokens=setup.batch_tokens)
         least_batches = planned(worker, config, Budget(setup.batch_tokens))
-        batches = _batches_of_a_run(worker, config)  # and warm-up
+        _, batches = _run(worker, config)  # and warm-up
         count = count_records(batches)
         flops = _flops(setup.model, worker, least_batches, count)
 
-        def bare() -> float:
-            return seconds(lambda: compute(worker, batches), worker.model.device)
+        def whole() -> float:
+            nonlocal batches
+            rate, batches = _run(worker, config)
+            return rate
 
-        ways = {
-            "bare": lambda: count / apart(bare),
-            "whole run": lambda: whole_run(worker, config).per_second,
-        }
+        def bare() -> float:
+            return count / seconds(lambda: compute(worker, batches), worker.model.device)
+
+        ways = {"bare": lambda: apart(bare), "whole run": whole}
         turns: list[dict[str, dict[str, float]]] = []
         with objects_kept():  # as within a run
             for turn in range(setup.repeats):
@@ -113,8 +115,8 @@ def _beside_the_roofline(
     return {RATE: found, ROOFLINE: (before + roofline()) / 2}
 
 
-def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
-    """What the worker is fed."""
+def _run(worker: Worker, config: RunConfig) -> tuple[float, list[Batch]]:
+    """The rate of a whole run, and the batches that the worker was fed."""
     batches: list[Batch] = []
     feed = worker.feed
 
@@ -123,8 +125,7 @@ def _batches_of_a_run(worker: Worker, config: RunConfig) -> list[Batch]:
         return feed(batch)
 
     with mock.patch.object(worker, "feed", keep):
-        whole_run(worker, config)
-    return batches
+        return whole_run(worker, config).per_second, batches
 
 
 def _flops(

@@ -3,26 +3,28 @@
     python -m bench.teams [--sample 104]
 
 For each thread that has shared its work out, OpenMP keeps others ready while it lives; where they
-are more than the cores, all of them sleep whenever they wait. That is why a run loads the model in
-a thread that ends.
+are more than the cores, all of them sleep at once when they have to wait. That is why a run loads
+the model in a thread that ends.
 """
 
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from statistics import median
 
 import torch
 
+from bench.options import Row
 from bench.report import report
 from bench.runs import compute, count_records, planned, run_parser, set_up, write_sample
-from bench.timing import in_turns, medians, seconds
+from bench.timing import seconds
 from streamer.batching.budget import Budget
 from streamer.threads import apart
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run and report."""
-    parser = run_parser(__doc__)
+    parser = run_parser(__doc__, repeats=6)
     parser.add_argument("--sample", type=int, default=104)
     options = parser.parse_args(arguments)
     setup = set_up(options)
@@ -41,13 +43,28 @@ def main(arguments: list[str] | None = None) -> None:
             return alone()
 
     alone()  # warm-up
-    took = medians(in_turns({"only": alone, "one of two": beside_another}, setup.repeats))
+    ways = {"only": alone, "one of two": beside_another}
+    turns = []
+    for turn in range(setup.repeats):
+        order = reversed(ways) if turn % 2 else ways  # a drift favours neither
+        turns.append({way: ways[way]() for way in order})
     count = count_records(batches)
-    rows = [
-        {"thread": name, "samples_per_second": count / each, "ratio": took["one of two"] / each}
-        for name, each in took.items()
+    rows: list[Row] = [
+        {
+            "thread": way,
+            "samples_per_second": count / median(turn[way] for turn in turns),
+            "ratio": median(turn["one of two"] / turn[way] for turn in turns),
+        }
+        for way in ways
     ]
-    report("teams", rows, **setup.described(), records=count, batch_tokens=setup.batch_tokens)
+    report(
+        "teams",
+        rows,
+        **setup.described(),
+        records=count,
+        batch_tokens=setup.batch_tokens,
+        seconds=turns,
+    )
 
 
 def _share_out() -> None:

@@ -276,6 +276,20 @@ def test_examples_that_all_prompts_begin_with_run_once_for_many_records(length, 
     assert packing.sizes(records)[-1] == length + 100 * 5
 
 
+@pytest.mark.parametrize(
+    ("alike", "others", "shape"),
+    [
+        (40, 2, (6, 400)),  # in narrow rows, 16 of 200
+        (10, 10, (14, 200)),  # in wide ones, 11 of 400
+    ],
+)
+def test_rows_are_as_wide_as_takes_fewest_positions(alike, others, shape):
+    """What begins alike may share wide rows, to which all others are padded."""
+    texts = [(*range(100), 1000 + text, *range(29)) for text in range(alike)]
+    texts += [tuple(range(10_000 * text, 10_000 * text + 200)) for text in range(1, others + 1)]
+    assert Packing("trie", 128).pack(records_of(texts, 1)).tokens.shape == shape
+
+
 def test_a_very_long_record_of_little_in_common_has_a_row_for_each_branch():
     prompt = tuple(range(50))
     (record,) = records_of([prompt, (*prompt, *range(3000)), (*prompt, *range(1, 3000))], 3)

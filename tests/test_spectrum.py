@@ -171,8 +171,7 @@ def test_points_in_one_place_have_no_axis():
 
 
 def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
-    """Shapes are decomposed in threads that share nothing out, but wait and spin where they would;
-    others still do."""
+    """Shapes are decomposed in threads that share nothing out; others still do."""
     from concurrent.futures import ThreadPoolExecutor
 
     from streamer.analysis.shape import _threads

@@ -87,9 +87,9 @@ class Packing:
             firsts = _firsts(beside)
             longest = np.maximum.reduceat(lengths, firsts)
             apart = 2 * shared[firsts] < np.maximum(longest, np.append(0, longest[:-1]))
-            apart |= self._opens(lengths, shared, owners)[firsts]
-            begins.append(apart[len(last) :])
-            widths.append(self._widths(lengths, shared, owners, firsts)[len(last) :])
+            opens = self._opens(lengths, shared, owners)
+            begins.append((apart | opens[firsts])[len(last) :])
+            widths.append(self._widths(lengths, shared, opens, firsts)[len(last) :])
             last = block[-1:]
         return np.concatenate(begins), np.concatenate(widths)
 
@@ -102,9 +102,9 @@ class Packing:
         tokens: Ints = np.cumsum(lengths - shared)[last]
         if self.shares_a_row(records[0]):
             return tokens
-        rows = np.cumsum(self._opens(lengths, shared, owners))[last]
-        widths = self._widths(lengths, shared, owners, firsts)
-        size: Ints = rows * np.maximum.accumulate(widths)
+        opens = self._opens(lengths, shared, owners)
+        widths = self._widths(lengths, shared, opens, firsts)
+        size: Ints = np.cumsum(opens)[last] * np.maximum.accumulate(widths)
         return np.maximum(size, tokens)
 
     def _in_turn(self, records: Sequence[TokenizedRecord]) -> tuple[Ints, Ints, Ints]:
@@ -117,12 +117,13 @@ class Packing:
             shared = shared_with_last(np.concatenate(passages), lengths)
         return lengths, shared, _owners(records)
 
-    def _widths(self, lengths: Ints, shared: Ints, owners: Ints, firsts: Ints) -> Ints:
+    def _widths(
+        self, lengths: Ints, shared: Ints, opens: npt.NDArray[np.bool_], firsts: Ints
+    ) -> Ints:
         """[record]: how wide its rows are where it has some of its own; `firsts` are the records'
         first passages."""
         longest: Ints = np.maximum.reduceat(lengths, firsts)
-        opens = self._opens(lengths, shared, owners).astype(np.int64)
-        in_one_row = np.add.reduceat(opens, firsts) == opens[firsts]
+        in_one_row = np.add.reduceat(opens.astype(np.int64), firsts) == opens[firsts]
         distinct = np.add.reduceat(lengths - shared, firsts) + shared[firsts]
         return np.where(in_one_row & (distinct <= self.context), distinct, longest)
 
@@ -160,15 +161,15 @@ class Packing:
             joins |= (2 * shared[1:] >= lengths[1:]) | (pays & (owners[1:] == owners[:-1]))
         return np.append(True, ~joins)
 
-    def _longest_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> set[int]:
-        """Most positions of a row of long passages, within the context: as many as any record has,
+    def _longest_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> tuple[int, int]:
+        """Most positions of a row of long passages, within the context: as many as any record has;
         or, of records that begin alike, as many as make their beginning cheap."""
         runs = np.append(0, np.flatnonzero(np.diff(owners)) + 1)  # of neighbours of one record
         record = np.add.reduceat(lengths - shared, runs) + shared[runs]
-        longest = lengths.max()
-        wanted = longest + min(longest, FAR * self.row_length)
-        widths = (record.max(), max(record.max(), wanted))
-        return {int(max(longest, min(width, self.context))) for width in widths}
+        longest = int(lengths.max())
+        enough = max(longest, min(int(record.max()), self.context))
+        cheap = min(longest + min(longest, FAR * self.row_length), self.context)
+        return enough, max(enough, cheap)
 
 
 def _owners(records: Sequence[TokenizedRecord]) -> Ints:

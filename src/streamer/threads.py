@@ -72,10 +72,10 @@ def apart(call: Callable[[], T]) -> T:
     """What `call` returns, in a thread that ends with it.
 
     For a thread that has shared its work out OpenMP keeps others ready, as long as it lives. Where
-    they are more than the cores, all of them sleep whenever they wait (see `bench/teams.py`): of
-    the threads that live, only one should have computed.
+    they are more than the cores, all of them sleep at once when they have to wait, and are late
+    when it goes on (see `bench/teams.py`): of the threads that live, only one should share out.
     """
-    with ThreadPoolExecutor(1) as thread:
+    with ThreadPoolExecutor(1, threading.current_thread().name) as thread:
         return thread.submit(call).result()
 
 

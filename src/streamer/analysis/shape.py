@@ -100,7 +100,7 @@ def _threads() -> ThreadPoolExecutor:
     all_here = threading.Barrier(cores)
 
     def begin() -> None:
-        torch.get_num_threads()  # else this thread's first operation takes what all have
+        torch.get_num_threads()  # the first look at it, or operation, sets it to what all have
         torch.set_num_threads(1)
         all_here.wait()
 
