@@ -45,8 +45,9 @@ FULL: dict[str, tuple[str, ...]] = {
 ONCE = ("--repeats", "1")
 SHORT: dict[str, tuple[str, ...]] = {
     "methods": ONCE,
-    "efficiency": ("--repeats", "4", "--sample", "160"),
+    "efficiency": ("--repeats", "4", "--sample", "128"),
     "batch_sizes": (*ONCE, "--sample", "32"),
+    "overlap": ("--repeats", "2"),
     "sharing": ONCE,
     "row_length": ONCE,
     "forward": (*ONCE, "--sample", "16"),
