@@ -25,7 +25,6 @@ SUITE: dict[str, tuple[str, ...]] = {
     "geometry": ("--device",),
     "analysis": ("--device",),
     "noise": ("--device",),
-    "heap": RUN,
     "teams": RUN,
     "host": RUN,
     "scale": ("--device",),
@@ -52,7 +51,6 @@ SHORT: dict[str, tuple[str, ...]] = {
     "row_length": ONCE,
     "forward": (*ONCE, "--sample", "16"),
     "precision": (*ONCE, "--sample", "24"),
-    "heap": (*ONCE, "--sample", "52"),
     "teams": (*ONCE, "--sample", "52"),
     "scale": ONCE,
 }

@@ -19,9 +19,9 @@ from transformers import Gemma2Config, Gemma2Model
 from bench.model import ACTIVE, GPU_SHAPE
 from bench.report import report
 from bench.timing import in_turns, medians, seconds
-from streamer.analysis import FAMILIES, Activations, Layout, columns_of, compute
-from streamer.analysis.activations import LayerActivations
 from streamer.records import PASSAGES
+from streamer.tables.metrics import FAMILIES, Activations, Layout, columns_of, compute
+from streamer.tables.metrics.activations import LayerActivations
 
 LAYERS = GPU_SHAPE.layers
 

@@ -15,8 +15,8 @@ from bench.options import Row
 from bench.report import report
 from bench.runs import Setup, run_parser, set_up, whole_run, write_sample
 from bench.timing import in_turns, medians
-from streamer.monitoring.memory import PeakMemory
-from streamer.worker import Worker
+from streamer.computing.worker import Worker
+from streamer.device.memory import PeakMemory
 
 ADAPTIVE = "adaptive"
 PLENTY = 2**20

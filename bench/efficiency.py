@@ -38,12 +38,12 @@ from bench.runs import (
     write_sample,
 )
 from bench.timing import seconds
-from streamer.batching.budget import Budget
+from streamer.computing.worker import Worker
+from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
-from streamer.heap import objects_kept
+from streamer.planning.budget import Budget
 from streamer.records import Batch, Result
-from streamer.threads import apart
-from streamer.worker import Worker
+from streamer.running.run import gc_frozen
 
 CALLS = 60
 """Products in a row whose rate is taken: a second on two cores."""
@@ -73,9 +73,9 @@ def main(arguments: list[str] | None = None) -> None:
         def bare() -> float:
             return count / seconds(lambda: compute(worker, batches), worker.model.device)
 
-        ways = {"bare": lambda: apart(bare), "whole run": whole}
+        ways = {"bare": lambda: in_own_thread(bare), "whole run": whole}
         turns: list[dict[str, dict[str, float]]] = []
-        with objects_kept():  # as within a run
+        with gc_frozen():  # as within a run
             for turn in range(setup.repeats):
                 order = reversed(ways) if turn % 2 else ways  # a drift favours neither
                 turns.append(
@@ -108,7 +108,7 @@ def _beside_the_roofline(
     """`rate`, and the roofline of the moment, in records a second."""
 
     def roofline() -> float:
-        return apart(lambda: _roofline(setup, worker, flops))
+        return in_own_thread(lambda: _roofline(setup, worker, flops))
 
     before = roofline()
     found = rate()
@@ -153,7 +153,7 @@ def _layer_flops(model: BenchModel, batches: Sequence[Batch]) -> float:
 
 def _encoder_flops(worker: Worker, batches: Sequence[Batch]) -> float:
     """Of every SAE's encoder for each passage, and of the first one's for the noisy passage."""
-    passages = sum(len(batch.rows.reads) for batch in batches if batch.rows)
+    passages = sum(len(batch.rows.read_at) for batch in batches if batch.rows)
     return 2.0 * passages * sum(sae.W_dec.numel() for sae in (*worker.saes, worker.saes[0]))
 
 

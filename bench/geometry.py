@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.report import report
 from bench.timing import median_seconds
-from streamer.analysis.shape import Shape, shape_of
+from streamer.tables.metrics.shape import Shape, shape_of
 
 D_SAE = 16_384
 ACTIVE, DEVIATION = 90, 18

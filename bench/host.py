@@ -18,12 +18,12 @@ import numpy as np
 
 from bench.report import report
 from bench.runs import Setup, batches_of, loaded, run_parser, set_up, write_sample
-from streamer.batching.budget import Budget
+from streamer.computing.worker import Worker
 from streamer.config import RunConfig
+from streamer.planning.budget import Budget
 from streamer.records import Result, Work
-from streamer.worker import Worker
+from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.commit import Checkpoint
-from streamer.writing.schema import metrics_schema
 from streamer.writing.writer import Writer
 
 T = TypeVar("T")

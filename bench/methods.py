@@ -38,13 +38,12 @@ from bench.processes import measure_alone
 from bench.report import report
 from bench.runs import write_sample
 from bench.timing import bfloat16_cost
+from streamer.computing.load import load_worker
+from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
-from streamer.execution import run_loaded
-from streamer.heap import keep_heap
-from streamer.monitoring.warnings import LibraryWarnings
-from streamer.preparation import prepare
-from streamer.threads import apart
-from streamer.worker_loading import load_worker
+from streamer.monitoring.library_warnings import LibraryWarnings
+from streamer.running.prepare import prepare
+from streamer.running.run import run_loaded
 
 BF16 = "streamer bf16"
 STREAMER: dict[str, dict[str, Any]] = {"streamer": {}, BF16: {"bf16": True}}
@@ -174,8 +173,7 @@ def _streamer(model: BenchModel, options: argparse.Namespace) -> Row:
         "progress": "none",
         **STREAMER[options.only],
     }
-    keep_heap("auto")  # as the command does
-    worker = apart(lambda: load_worker(RunConfig(**settings), "contrast"))  # as a run does
+    worker = in_own_thread(lambda: load_worker(RunConfig(**settings), "contrast"))  # as a run does
     for name, limit in (
         ("WARM_UP", min(WARM_UP, options.limit or WARM_UP)),
         ("RUN", options.limit),

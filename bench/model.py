@@ -26,7 +26,7 @@ from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel
 
 from bench.options import add_data_options, contrast_records, load_tokenizer, passages
 from streamer import embedded
-from streamer.threads import apart
+from streamer.concurrency.threads import in_own_thread
 
 ACTIVE = 90
 """Features active at a passage's last token, on average: as in SAEs of this width that are used."""
@@ -86,7 +86,7 @@ def bench_model(tokenizer: Path | None, shape: Shape = CPU_SHAPE) -> BenchModel:
         cache.mkdir(parents=True, exist_ok=True)
         making = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
         try:
-            apart(lambda: _make(making, vocabulary, shape))
+            in_own_thread(lambda: _make(making, vocabulary, shape))
             making.rename(folder)  # a half-made one has another name, and is never used
         except BaseException:
             shutil.rmtree(making, ignore_errors=True)

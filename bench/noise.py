@@ -10,7 +10,7 @@ import torch
 
 from bench.report import report
 from bench.timing import median_seconds
-from streamer.model.noise import NoisePool
+from streamer.computing.sae.noise import NoisePool
 
 D_MODEL, STD = 2304, 0.1
 

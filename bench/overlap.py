@@ -16,10 +16,10 @@ from bench.report import report
 from bench.runs import Setup, run_parser, set_up, whole_run, write_sample
 from bench.throttled import throttled
 from bench.timing import in_turns, medians
+from streamer.computing.load import load_worker
+from streamer.computing.worker import Worker
+from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
-from streamer.threads import apart
-from streamer.worker import Worker
-from streamer.worker_loading import load_worker
 
 COUNTS = {"cpu": 1600, "gpu": 8000}
 OVERLAP = {"on": True, "off": False}
@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--count", type=int, help="records of a run")
     options = parser.parse_args(arguments)
     setup = set_up(options)
-    worker = apart(lambda: load_worker(_config(setup), "contrast"))
+    worker = in_own_thread(lambda: load_worker(_config(setup), "contrast"))
     with tempfile.TemporaryDirectory() as folder:
         path = write_sample(setup.records, options.count or COUNTS[setup.shape], Path(folder))
         size = path.stat().st_size

@@ -22,7 +22,7 @@ from bench.runs import (
     write_sample,
 )
 from bench.timing import in_turns, medians, seconds
-from streamer.batching.budget import Budget
+from streamer.planning.budget import Budget
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -14,20 +14,19 @@ from rich.console import Console
 
 from bench.model import SHAPES, BenchModel, bench_model
 from bench.options import add_data_options, contrast_records
-from streamer.batching.budget import Budget
-from streamer.batching.planner import Planner
+from streamer.computing.load import load_worker
+from streamer.computing.worker import Worker
+from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
-from streamer.execution import run_loaded
-from streamer.heap import keep_heap
 from streamer.loading.tokenizing import Tokenizing
-from streamer.monitoring.summary import Summary
-from streamer.monitoring.warnings import LibraryWarnings
-from streamer.packing import Packing
-from streamer.preparation import prepare
+from streamer.monitoring.library_warnings import LibraryWarnings
+from streamer.planning.budget import Budget
+from streamer.planning.packing import Packing
+from streamer.planning.planner import Planner
 from streamer.records import Batch, Chunk
-from streamer.threads import apart
-from streamer.worker import Worker
-from streamer.worker_loading import load_worker
+from streamer.results.summary import Summary
+from streamer.running.prepare import prepare
+from streamer.running.run import run_loaded
 
 BATCH_TOKENS = {"cpu": 1024, "gpu": 16_384}
 """Positions of a planned batch, by shape."""
@@ -64,7 +63,7 @@ class Setup:
 
     def worker(self, **changes: Any) -> Worker:
         """The worker of that run, loaded."""
-        return apart(lambda: load_worker(self.config(**changes), "contrast"))
+        return in_own_thread(lambda: load_worker(self.config(**changes), "contrast"))
 
     def described(self) -> dict[str, Any]:
         """For the report."""
@@ -89,10 +88,8 @@ def run_parser(description: str | None, repeats: int = 3) -> argparse.ArgumentPa
     return parser
 
 
-def set_up(options: argparse.Namespace, *, keeps_heap: bool = True) -> Setup:
+def set_up(options: argparse.Namespace) -> Setup:
     """What the options of `run_parser` say; makes the benchmark model where it is missing."""
-    if keeps_heap:  # as the command does
-        keep_heap(options.device)
     return Setup(
         model=bench_model(options.tokenizer, SHAPES[options.shape]),
         shape=options.shape,

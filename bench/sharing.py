@@ -23,8 +23,8 @@ from bench.runs import (
     write_sample,
 )
 from bench.timing import in_turns, medians, seconds
-from streamer.batching.budget import Budget
 from streamer.config import Sharing
+from streamer.planning.budget import Budget
 
 KINDS: tuple[Sharing, ...] = tuple(reversed(get_args(Sharing)))
 

@@ -18,8 +18,8 @@ from bench.options import Row
 from bench.report import report
 from bench.runs import compute, count_records, planned, run_parser, set_up, write_sample
 from bench.timing import seconds
-from streamer.batching.budget import Budget
-from streamer.threads import apart
+from streamer.concurrency.threads import in_own_thread
+from streamer.planning.budget import Budget
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> None:
         batches = planned(worker, config, Budget(setup.batch_tokens))
 
     def alone() -> float:
-        return apart(lambda: seconds(lambda: compute(worker, batches), worker.model.device))
+        return in_own_thread(lambda: seconds(lambda: compute(worker, batches), worker.model.device))
 
     def beside_another() -> float:
         with ThreadPoolExecutor(1) as other:

@@ -3,8 +3,8 @@
 import json
 
 import streamer
-from processes import Starter, run_with_kills
 from streamer.embedded import RECORDS
+from support.processes import Starter, run_with_kills
 
 KILLS = 50
 COUNT = 12_000

@@ -17,8 +17,8 @@ import pyarrow.compute as pc
 
 import streamer
 from bench.scale import make_model
-from processes import Starter
 from streamer.writing.commit import read_checkpoint
+from support.processes import Starter
 
 COUNT = 200_000
 SESSIONS = 8

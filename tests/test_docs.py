@@ -14,5 +14,5 @@ def test_every_test_that_is_named_exists(name):
     named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)
     assert named
     for file, test in named:
-        (path,) = [*PROJECT.glob(f"tests/{file}"), *PROJECT.glob(f"soak/{file}")]
+        (path,) = [*PROJECT.glob(f"tests/**/{file}"), *PROJECT.glob(f"soak/{file}")]
         assert not test or f"def {test}(" in path.read_text("utf-8"), f"{file}::{test}"

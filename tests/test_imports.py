@@ -1,4 +1,4 @@
-"""The rule of imports: stages do not know each other."""
+"""The rule of imports: each room knows itself and the floors below, never a neighbour."""
 
 import ast
 from collections.abc import Iterator
@@ -9,30 +9,74 @@ import pytest
 import streamer
 
 PACKAGE = Path(streamer.__file__).parent
-STAGES = {"loading", "batching", "model", "analysis", "writing"}
-SHARED = {
-    "config",
-    "packing",
-    "embedded",
-    "errors",
-    "heap",
-    "patience",
-    "queues",
-    "records",
-    "threads",
-    "_version",
-}
+FLOORS: list[set[str]] = [
+    {"__init__", "__main__"},
+    {"commands"},
+    {"running"},
+    {"computing", "results"},
+    {"loading", "planning", "tables", "writing", "monitoring"},
+    {"records"},
+    {"config"},
+    {"errors", "concurrency", "device", "embedded", "_version"},
+]
+"""The rooms, highest first. Stages stand side by side."""
+GROUND = {"errors", "_version"}
+"""What any room may know, those beside it too."""
+FACE = {"__version__"}
+"""Names that rooms take from the package itself."""
+
+
+def room_of(file: Path) -> str:
+    """The folder below the package that `file` lies in, or its own name if it lies loose."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported(file: Path) -> Iterator[str]:
-    """The rooms of the package that `file` imports from."""
+    """The rooms of the package that `file` imports from, at its top or within a function."""
     for node in ast.walk(ast.parse(file.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("streamer"):
-            parts = (node.module or "").split(".")
-            yield from parts[1:2] or [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: relative imports hide the room"
+            head, *parts = (node.module or "").split(".")
+            if head == "streamer":
+                yield from parts[:1] or {alias.name for alias in node.names} - FACE
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                head, *parts = alias.name.split(".")
+                if head == "streamer":
+                    yield parts[0]
 
 
-@pytest.mark.parametrize("stage", sorted(STAGES | {"monitoring"}))
-def test_a_stage_knows_itself_and_what_all_share(stage):
-    for file in (PACKAGE / stage).glob("*.py"):
-        assert set(imported(file)) <= SHARED | {stage}, file.name
+FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = sorted({room_of(file) for file in FILES})
+
+
+def test_every_room_and_loose_file_has_its_floor():
+    assert set(ROOMS) == set.union(*FLOORS)
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_knows_itself_and_the_floors_below(room):
+    floor = next(number for number, rooms in enumerate(FLOORS) if room in rooms)
+    allowed = {room} | GROUND | set().union(*FLOORS[floor + 1 :])
+    found = {
+        (str(file.relative_to(PACKAGE)), other)
+        for file in FILES
+        if room_of(file) == room
+        for other in imported(file)
+        if other not in allowed
+    }
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("source", "room"),
+    [
+        ("from streamer.loading.loader import Loader", "loading"),
+        ("import streamer.writing.commit", "writing"),
+        ("from streamer import embedded", "embedded"),
+        ("def f():\n    from streamer.running import run", "running"),
+    ],
+)
+def test_every_form_of_import_is_seen(tmp_path, source, room):
+    (tmp_path / "some.py").write_text(source)
+    assert list(imported(tmp_path / "some.py")) == [room]

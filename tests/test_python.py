@@ -9,7 +9,7 @@ import pytest
 
 import streamer
 from streamer import RunConfig
-from streamer.monitoring.warnings import LibraryWarnings
+from streamer.monitoring.library_warnings import LibraryWarnings
 
 
 def test_a_run_is_a_call_again_and_again_and_also_where_a_loop_runs(tmp_path, capsys):

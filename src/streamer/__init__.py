@@ -15,8 +15,8 @@ from streamer.errors import RunFault, StreamerError, UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from streamer.analysis import Family
-    from streamer.runs import Run
+    from streamer.results.run import Run
+    from streamer.tables.metrics import Family
 
 __all__ = [
     "RunConfig",
@@ -33,7 +33,7 @@ __all__ = [
 def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run":
     """Process everything `config` names and return the finished run; go on with one that is begun.
 
-    `families` are the metrics to compute, by default `streamer.analysis.FAMILIES`. Works in a
+    `families` are the metrics to compute, by default `streamer.tables.metrics.FAMILIES`. Works in a
     notebook too. Shows the same progress as the command; `progress="none"` for silence.
 
     :raises UsageError: something in `config` cannot be had.
@@ -46,13 +46,13 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
     import anyio  # noqa: PLC0415
     from rich.console import Console  # noqa: PLC0415
 
-    from streamer.preparation import prepare  # noqa: PLC0415
+    from streamer.running.prepare import prepare  # noqa: PLC0415
 
     prepared = prepare(config)
     if prepared.is_finished:
         return open_run(prepared.out)
-    from streamer.analysis import FAMILIES  # noqa: PLC0415
-    from streamer.execution import run as run_prepared  # noqa: PLC0415
+    from streamer.running.run import run as run_prepared  # noqa: PLC0415
+    from streamer.tables.metrics import FAMILIES  # noqa: PLC0415
 
     arguments: tuple[Any, ...] = (prepared, Console(), FAMILIES if families is None else families)
     try:
@@ -77,6 +77,6 @@ def open_run(path: "str | Path") -> "Run":
 
     :raises UsageError: there is no run.
     """
-    from streamer.runs import open_run as open_path  # noqa: PLC0415
+    from streamer.results.run import open_run as open_path  # noqa: PLC0415
 
     return open_path(path)

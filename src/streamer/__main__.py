@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command. Interrupted while it is imported, it says so, too."""
     try:
-        from streamer.cli import main as run  # noqa: PLC0415
+        from streamer.commands.cli import main as run  # noqa: PLC0415
 
         run()
     except KeyboardInterrupt:

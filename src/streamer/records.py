@@ -53,7 +53,7 @@ class Origin:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Position:
     """Where in the input reading goes on."""
 
     source: str
@@ -205,7 +205,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class PackedTokens:
     """Token ids side by side as the model runs them, padded on the right."""
 
     tokens: npt.NDArray[np.int64]
@@ -214,7 +214,7 @@ class Rows:
     """[row, position]: the position id: how many tokens of its passage come before a token."""
     ends: npt.NDArray[np.int64]
     """[row, position]: the position in the row behind the last token that sees this one."""
-    reads: npt.NDArray[np.int64]
+    read_at: npt.NDArray[np.int64]
     """[passage]: index into the flattened rows of its last token, record by record."""
     branches: bool
     """Whether some row is more than one chain, so that causal order alone is not its mask."""
@@ -234,7 +234,7 @@ class Batch:
     window: Window
     records: tuple[TokenizedRecord, ...]
     rejections: tuple[Rejection, ...] = ()
-    rows: Rows | None = None
+    rows: PackedTokens | None = None
     """Its passages, packed; None if there are no records."""
 
 

@@ -1,1 +1,1 @@
-"""JSON in: where bytes come from, how they fall into records, what those say, as tokens."""
+"""Stage 1: bytes become tokenized records."""

@@ -6,9 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from streamer.concurrency.retry import RetryPolicy
 from streamer.loading.retrying import RetryingFile
 from streamer.loading.sources import Source, open_source
-from streamer.patience import Patience
 
 BLOCK_BYTES = 64 * 1024
 
@@ -28,7 +28,7 @@ def identity(source: Source) -> dict[str, Any]:
     }
     if source.fs is None or source.size is None or _is_special(source):
         return known
-    with RetryingFile(source.name, lambda: open_source(source), Patience()) as file:
+    with RetryingFile(source.name, lambda: open_source(source), RetryPolicy()) as file:
         known["head"] = _hash(file.read(BLOCK_BYTES))
         file.seek(max(0, source.size - BLOCK_BYTES))
         known["tail"] = _hash(file.read(BLOCK_BYTES))

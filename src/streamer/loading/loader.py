@@ -6,15 +6,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
+from streamer.concurrency.retry import RetryPolicy
 from streamer.config import RunConfig
-from streamer.loading.following import Follower
+from streamer.loading.follow.follower import Follower
 from streamer.loading.parsing import parse, settle_fields
 from streamer.loading.piped import Piped, is_piped
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, read_bytes
 from streamer.loading.tokenizing import Tokenizing, tokenize
-from streamer.patience import Patience
-from streamer.records import Chunk, Item, Loaded, Place, Record, Rejection
+from streamer.records import Chunk, Item, Loaded, Position, Record, Rejection
 
 CHUNK_RECORDS = 64
 CHUNK_BYTES = 2**20
@@ -36,7 +36,7 @@ class Loader:
         sources: Sequence[Source],
         config: RunConfig,
         on_read: Callable[[int], None],
-        begin: Sequence[Place] = (),
+        begin: Sequence[Position] = (),
         first_row: int = 0,
     ) -> None:
         self._sources = sources
@@ -44,7 +44,7 @@ class Loader:
         self.stopped = threading.Event()
         """Set by `stop`."""
         self._stopped_at = 0.0
-        self.patience = Patience(self.stopped)
+        self.patience = RetryPolicy(self.stopped)
         """With sources that fail; what happens before anybody hears of it waits."""
         if config.follow:
             items = Follower(config.paths, on_read, begin, self.patience).items(first_row)
@@ -92,7 +92,7 @@ class Loader:
         good: Iterator[Loaded] = iter(tokenize(records, how))
         return Chunk.of([item if isinstance(item, Rejection) else next(good) for item in parsed])
 
-    def _read_all(self, begin: Place | None, row: int) -> Iterator[Item | None]:
+    def _read_all(self, begin: Position | None, row: int) -> Iterator[Item | None]:
         for source in self._sources:
             place = begin if begin and begin.source == source.name else None
             if begin and not (place and not place.ended):  # nothing of it is left to read
@@ -104,7 +104,7 @@ class Loader:
                 yield item
                 row += item is not None
 
-    def _read(self, source: Source, row: int, left: Place | None) -> Iterator[Item | None]:
+    def _read(self, source: Source, row: int, left: Position | None) -> Iterator[Item | None]:
         if not is_piped(source):
             begin = left.offset if left else 0
             pieces = read_bytes(source, self._on_read, begin, patience=self.patience)

@@ -8,7 +8,7 @@ from pathlib import Path
 from streamer.config import STDIN
 from streamer.errors import UsageError
 from streamer.loading.sources import Source, behind
-from streamer.records import Place
+from streamer.records import Position
 
 HEAD_BYTES = 1024
 """By so many first bytes it is known, or by those there were."""
@@ -22,7 +22,7 @@ def is_piped(source: Source) -> bool:
 class Piped:
     """The content of a pipe behind the place where it was left, if it was."""
 
-    def __init__(self, name: str, pieces: Iterator[bytes], left: Place | None) -> None:
+    def __init__(self, name: str, pieces: Iterator[bytes], left: Position | None) -> None:
         """`pieces`: all that comes."""
         self._name = name
         self._pieces = pieces

@@ -12,7 +12,7 @@ from typing import Any
 import ijson
 
 from streamer.loading.sources import DamagedSource, Source
-from streamer.records import Item, Origin, Place
+from streamer.records import Item, Origin, Position
 
 RAW_LIMIT = 64 * 2**20
 """Most bytes kept of one item. A longer one is kept up to here and its full size is told."""
@@ -34,7 +34,7 @@ LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{20,}")
 
 
 def read_items(
-    source: Source, pieces: Iterator[bytes], first_row: int, place: Place | None = None
+    source: Source, pieces: Iterator[bytes], first_row: int, place: Position | None = None
 ) -> Iterator[Item | None]:
     """The items of one source, numbered from `first_row`. Blank lines are no items.
 

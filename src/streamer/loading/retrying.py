@@ -13,8 +13,8 @@ from typing import BinaryIO, Self, TypeVar
 
 from tenacity import stop_after_attempt, wait_exponential
 
+from streamer.concurrency.retry import RetryPolicy, in_a_line
 from streamer.errors import RunFault
-from streamer.patience import Patience, in_a_line
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ RESUME = "resume the run: finished parts are kept."
 
 
 def retry_reading(
-    patience: Patience,
+    patience: RetryPolicy,
     action: Callable[[], T],
     passing: Callable[[BaseException], bool],
     name: str,
@@ -66,7 +66,7 @@ class RetryingFile:
     """What `opened` opens, from `offset` on. A pipe or standard input (`once`) has one try."""
 
     def __init__(
-        self, name: str, opened: Callable[[], BinaryIO], patience: Patience, once: bool = False
+        self, name: str, opened: Callable[[], BinaryIO], patience: RetryPolicy, once: bool = False
     ) -> None:
         self.offset = 0
         """Of the next byte."""

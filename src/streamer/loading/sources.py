@@ -15,10 +15,10 @@ import fsspec
 import zstandard
 
 from streamer import embedded
+from streamer.concurrency.retry import RetryPolicy
 from streamer.config import EMBEDDED, STDIN
 from streamer.errors import UsageError
 from streamer.loading.retrying import RetryingFile
-from streamer.patience import Patience
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")
@@ -151,7 +151,7 @@ def read_bytes(
     on_read: Callable[[int], None],
     begin: int = 0,
     *,
-    patience: Patience | None = None,
+    patience: RetryPolicy | None = None,
 ) -> Iterator[bytes]:
     """The decompressed content of `source` from byte `begin` on, in pieces. `on_read` hears how
     many raw bytes went by.
@@ -165,7 +165,7 @@ def read_bytes(
     """
     once = source.name == STDIN
     with RetryingFile(
-        source.name, lambda: open_source(source), patience or Patience(), once
+        source.name, lambda: open_source(source), patience or RetryPolicy(), once
     ) as file:
         raw = _raw_pieces(file, on_read)
         first = b""

@@ -3,7 +3,7 @@
 import threading
 from collections import Counter
 
-from streamer.monitoring.warnings import Log
+from streamer.monitoring.library_warnings import Log
 from streamer.records import Rejection, Result
 
 TOLD = 20

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
+from streamer.concurrency.queues import Queue
+from streamer.device.memory import memory
 from streamer.monitoring.counters import RATE_SECONDS, Counters
-from streamer.monitoring.memory import memory
 from streamer.monitoring.snapshot import Snapshot
-from streamer.queues import Queue
 
 
 @dataclass(slots=True)

@@ -9,8 +9,8 @@ from typing import Self
 
 from rich.console import Console
 
+from streamer.concurrency.threads import NAME
 from streamer.config import Progress
-from streamer.threads import NAME
 
 WAITING = 100
 """Things to print. More are left out: nobody has looked for long."""

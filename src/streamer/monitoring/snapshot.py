@@ -4,15 +4,7 @@ watches from outside has none."""
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes now and at most so far; None for a device that is the CPU or does not tell."""
-
-    process: int
-    process_peak: int
-    device: int | None
-    device_peak: int | None
+from streamer.device.memory import Memory
 
 
 @dataclass(frozen=True, slots=True)

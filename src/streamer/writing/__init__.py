@@ -1,1 +1,1 @@
-"""Rows out: the schema, Parquet parts that appear whole or not at all, the manifest."""
+"""Stage 4: tables in input order become parts, and parts become commits."""

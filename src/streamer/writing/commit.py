@@ -21,10 +21,10 @@ from typing import Any
 import pyarrow as pa
 
 from streamer.errors import RunFault
-from streamer.records import Place
+from streamer.records import Position
 from streamer.writing.fault_points import reached
 from streamer.writing.parts import TEMPORARY, PartWriter, part_name, read_metadata
-from streamer.writing.patient import write_fault
+from streamer.writing.storage.local import write_fault
 
 LEADING = "metrics"
 PART = re.compile(r"part-(\d{5,})\.parquet")
@@ -40,7 +40,7 @@ class Checkpoint:
     """Of the next commit."""
     row: int = 0
     """The first input row that no commit covers."""
-    places: tuple[Place, ...] = ()
+    places: tuple[Position, ...] = ()
     """Where reading goes on: of the last source, or of each where they are followed."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Totals of all commits, as in the manifest."""
@@ -75,7 +75,7 @@ def read_checkpoint(directory: Path) -> Checkpoint:
     number, path = last
     try:
         footer = read_metadata(path)
-        places = tuple(Place(**place) for place in footer["places"])
+        places = tuple(Position(**place) for place in footer["places"])
         return Checkpoint(number + 1, footer["end_row"], places, footer["counts"])
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise RunFault(

@@ -16,9 +16,9 @@ import orjson
 
 from streamer._version import __version__
 from streamer.errors import UsageError
-from streamer.writing.log import RunLog, now
+from streamer.writing.event_log import RunLog, now
 from streamer.writing.parts import fsync
-from streamer.writing.patient import IMPATIENT, write_fault
+from streamer.writing.storage.local import IMPATIENT, write_fault
 
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.writing.fault_points import reached
-from streamer.writing.patient import IMPATIENT, Disk, PatientFile
+from streamer.writing.storage.local import IMPATIENT, Disk, RetryingWriter
 
 METADATA_KEY = b"streamer"
 TEMPORARY = ".tmp"
@@ -46,7 +46,7 @@ class PartWriter:
         self._buffered = 0
         self._buffered_bytes = 0
         self._disk = disk
-        self._file: PatientFile
+        self._file: RetryingWriter
         """Of the writer, while there is one."""
         self._writer: pq.ParquetWriter | None = None
         directory.mkdir(parents=True, exist_ok=True)
@@ -121,7 +121,7 @@ class PartWriter:
     def _open(self) -> pq.ParquetWriter:
         if self._writer is None:
             words = [field.name for field in self.schema if not pa.types.is_primitive(field.type)]
-            self._file = PatientFile(self._path(TEMPORARY), self._disk)
+            self._file = RetryingWriter(self._path(TEMPORARY), self._disk)
             self._writer = pq.ParquetWriter(
                 self._file.sink,
                 self.schema,

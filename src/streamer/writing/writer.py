@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 
 from streamer.config import RunConfig
-from streamer.records import Column, Origin, Place, Rejection, Result, TokenizedRecord
+from streamer.records import Column, Origin, Position, Rejection, Result, TokenizedRecord
+from streamer.tables.metrics.table import metrics_table
+from streamer.tables.rejected import REJECTED, rejected_table
 from streamer.writing.commit import Checkpoint, commit
 from streamer.writing.parts import PartWriter
-from streamer.writing.patient import IMPATIENT, Disk, write_fault
-from streamer.writing.schema import REJECTED, metrics_table, rejected_table
+from streamer.writing.storage.local import IMPATIENT, Disk, write_fault
 
 COUNTED = (
     "records",
@@ -148,10 +149,10 @@ class Writer:
     def _go_on_behind(self, origins: Sequence[Origin]) -> None:
         if self._config.follow:
             last = {one.key: one for one in sorted(origins, key=_row)}
-            self._places |= {key: Place.behind(origin) for key, origin in last.items()}
+            self._places |= {key: Position.behind(origin) for key, origin in last.items()}
         else:
             end = max(origins, key=_row)
-            self._places = {end.key: Place.behind(end)}
+            self._places = {end.key: Position.behind(end)}
 
     def _count(
         self,

@@ -1,1 +1,0 @@
-"""Which records run through the model together."""

@@ -1,0 +1,1 @@
+"""Stage 3: the model, its SAEs and the tables on one device, a batch at a time."""

@@ -1,0 +1,1 @@
+"""The transformer: found, loaded, and run up to the last hook."""

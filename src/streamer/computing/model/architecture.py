@@ -1,0 +1,195 @@
+"""What TransformerLens knows of a model before any weight of it is read."""
+
+import contextlib
+import difflib
+import json
+import re
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch._subclasses import FakeTensorMode
+from transformer_lens.model_bridge import TransformerBridge
+from transformers.utils import logging
+
+from streamer import embedded
+from streamer.computing.model.find import first_line
+from streamer.computing.model.fingerprint import fingerprint
+from streamer.config import EMBEDDED, RunConfig
+from streamer.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Which model it is, for messages and the manifest."""
+
+    name: str
+    """As configured: a hub name or a directory."""
+    aliases: frozenset[str]
+    """Lower-case names under which SAE metadata may know it."""
+    revision: str | None
+    """The hub's commit."""
+    fingerprint: str | None
+    """Of a local directory's files."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where in the stack of decoder layers a hook reads."""
+
+    layer: int
+    """The input of layer 0, or the output of any layer."""
+    is_input: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """A model's shape, tokenizer and hooks."""
+
+    path: str
+    identity: ModelIdentity
+    config: Any
+    """Hugging Face's."""
+    tokenizer: Any
+    context: int
+    """Most tokens of a passage: what the model takes, or less where longer ones change others."""
+    context_note: str
+    """Why it is shorter than the model's own, empty where it is not."""
+    d_model: int
+    n_layers: int
+    hook_names: tuple[str, ...]
+    """As asked for, a layer each."""
+    taps: tuple[Tap, ...] | None
+    """The same in the stack of decoder layers; None if one of them reads inside a layer."""
+    layers_path: str
+    """Where TransformerLens' adapter finds the decoder layers in Hugging Face's model."""
+
+
+def read_architecture(path: str, config: RunConfig) -> Architecture:
+    """What the model at `path` is, and whether it has the configured hooks.
+
+    :raises UsageError: TransformerLens cannot boot it, or it lacks a tokenizer, layer or hook.
+    """
+    try:
+        with quiet(), FakeTensorMode():  # shapes without numbers; adapters split fake weights, too
+            bridge = TransformerBridge.boot_transformers(
+                path,
+                device="cpu",
+                load_weights=False,
+                trust_remote_code=config.trust_remote_code,
+            )
+    except Exception as error:  # whatever a damaged or strange model makes of the libraries
+        raise cannot_load(path, error) from error
+    if bridge.tokenizer is None or not bridge.tokenizer.is_fast:
+        raise UsageError(
+            f"the model {path} has no fast tokenizer: its directory needs a tokenizer.json"
+        )
+    names = _hook_names(bridge, config, path)
+    taps = tuple(_tap(str(bridge.hook_dict[name].name)) for name in names)
+    real = [tap for tap in taps if tap is not None]
+    context, context_note = _context(bridge)
+    return Architecture(
+        path=path,
+        identity=_identity(bridge, config.model, path),
+        config=bridge.original_model.config,
+        tokenizer=bridge.tokenizer,
+        context=context,
+        context_note=context_note,
+        d_model=int(bridge.cfg.d_model),
+        n_layers=int(bridge.cfg.n_layers),
+        hook_names=tuple(names),
+        taps=tuple(real) if len(real) == len(taps) else None,
+        layers_path=str(bridge.adapter.component_mapping["blocks"].name),
+    )
+
+
+def cannot_load(path: str, error: Exception) -> UsageError:
+    """What the user is told when a library fails on a model."""
+    return UsageError(f"cannot load the model {path}: {type(error).__name__}: {first_line(error)}")
+
+
+def refuse_missing(path: str, keys: Collection[str]) -> None:
+    """Hugging Face makes up the weights that a model's files lack, at random.
+
+    :raises UsageError: there are any.
+    """
+    if keys:
+        some = ", ".join(sorted(keys)[:3])
+        raise UsageError(
+            f"cannot load the model {path}: its files lack {len(keys)} weights, among them {some}"
+        )
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Hugging Face's progress bars and load reports, which would write over the display."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _hook_names(bridge: Any, config: RunConfig, path: str) -> list[str]:
+    n_layers = int(bridge.cfg.n_layers)
+    for layer in config.layers:
+        if layer >= n_layers:
+            raise UsageError(
+                f"layer {layer} is not in the model {path}, whose layers are 0 to "
+                f"{n_layers - 1}. Choose others with --layers."
+            )
+    names = [config.hook.replace("{layer}", str(layer)) for layer in config.layers]
+    for name in names:
+        if name not in bridge.hook_dict:
+            near = difflib.get_close_matches(name, bridge.hook_dict, n=8, cutoff=0.5)
+            raise UsageError(
+                f"the model {path} has no hook {name!r}; near it are {', '.join(near) or 'none'}. "
+                f"Choose one with --hook."
+            )
+    return names
+
+
+def _tap(canonical: str) -> Tap | None:
+    """A layer's input is the output of the one before."""
+    found = re.fullmatch(r"blocks\.(\d+)\.hook_(in|out)", canonical)
+    if found is None:
+        return None
+    layer, is_input = int(found[1]), found[2] == "in"
+    return Tap(layer - 1, False) if is_input and layer else Tap(layer, is_input)
+
+
+def _context(bridge: Any) -> tuple[int, str]:
+    """The model's context, and a note where it is cut: "longrope" turns all positions of a batch
+    farther once the longest passage in it is beyond what the model was first trained on."""
+    context, config = int(bridge.cfg.n_ctx), bridge.original_model.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layer_types = [each for each in rope.values() if isinstance(each, dict)]
+    lengths = [
+        each["original_max_position_embeddings"]
+        for each in (rope, *of_layer_types)
+        if each.get("rope_type") == "longrope"
+    ]
+    even = min([context, *lengths])
+    if even == context:
+        return context, ""
+    return even, (
+        f"passages of at most {even:,} tokens, not {context:,}: a longer one would change the "
+        f"numbers of all others in its batch (rope_type longrope in the model's config.json)"
+    )
+
+
+def _identity(bridge: Any, name: str, path: str) -> ModelIdentity:
+    """A hub model is known by its name; a directory by its own and by what its config.json says."""
+    aliases = {embedded.NAME if name == EMBEDDED else Path(path).name}
+    config = Path(path) / "config.json"
+    if config.is_file():
+        said = json.loads(config.read_text("utf-8")).get("_name_or_path")
+        aliases |= {Path(said).name} if said else set()
+    revision = getattr(bridge.original_model.config, "_commit_hash", None)
+    known = frozenset(alias.lower() for alias in aliases)
+    return ModelIdentity(name, known, revision, fingerprint(path))

@@ -1,0 +1,205 @@
+"""The transformer: which forward pass runs it, in which format, and whether rows may be packed."""
+
+import contextlib
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from streamer.computing.model.architecture import Architecture, cannot_load, read_architecture
+from streamer.computing.model.bridge import BridgeForward, load_bridge
+from streamer.computing.model.find import first_line
+from streamer.computing.model.native import NativeForward, load_native
+from streamer.computing.model.precision import (
+    DTYPES,
+    SHORT,
+    KeepDouble,
+    in_float32,
+    pick_autocast,
+    with_short_weights,
+)
+from streamer.config import RunConfig, Sharing
+from streamer.device.transfers import to_device
+from streamer.errors import UsageError
+from streamer.planning.packing import Packing, Passage
+from streamer.records import PackedTokens
+
+ROW_LENGTH = 128
+"""Most positions of a packed row: see `bench/results/row_length.json`."""
+APART = 32
+"""Passages run at once when they are run apart."""
+AGREEMENT = {
+    torch.float64: 1e-10,
+    torch.float32: 2e-5,
+    torch.float16: 0.03,
+    torch.bfloat16: 0.1,
+}
+"""How far a packed residual may be from the passage's alone, relative to its norm. A mask or
+position that an architecture ignores shows as 0.1 and more."""
+
+
+class LanguageModel:
+    """A causal transformer that is read at its hooks, one position a passage.
+
+    It belongs to one device, and to one thread at a time.
+    """
+
+    def __init__(
+        self,
+        forward: NativeForward | BridgeForward,
+        architecture: Architecture,
+        device: torch.device,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.identity = architecture.identity
+        self.tokenizer = architecture.tokenizer
+        self.context = architecture.context
+        self.d_model = architecture.d_model
+        self.n_layers = architecture.n_layers
+        self.hook_names = architecture.hook_names
+        self.device = device
+        self.dtype = next(forward.module.parameters()).dtype
+        self.autocast = autocast
+        """The format of the matrix products, if another than `dtype`."""
+        self.forward = forward.name
+        self._run = forward
+        self._fast = forward.module
+        if autocast is not None and isinstance(forward, NativeForward):
+            self._fast = with_short_weights(forward.module, autocast)
+        one = Packing("none", 1).pack_passages([(0,)])
+        self.width = self.residuals(one).shape[-1]
+        """Of what the hooks read."""
+        self.notes: list[str] = []
+        """What the user should know about how it runs."""
+        self.sharing: Sharing = "prefix"
+        """The most that it takes: "trie" where packed rows agree with passages alone."""
+        if isinstance(forward, NativeForward) and self._takes_tries(forward):
+            self.sharing = "trie"
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it computes in a format in which residuals may overflow."""
+        return self.autocast is not None or self.dtype in SHORT
+
+    def residuals(self, rows: PackedTokens) -> Float[Tensor, "layer passage width"]:
+        """The hooked activation of every layer at each passage's last token.
+
+        Runs no layer behind the last hook, and no unembedding.
+        """
+        cast: contextlib.AbstractContextManager[object] = contextlib.nullcontext()
+        if self.autocast is not None:
+            cast = torch.autocast(self.device.type, self.autocast)
+        elif self.dtype == torch.float64:
+            cast = KeepDouble()
+        with torch.inference_mode(), cast:
+            return self._read(self._fast, rows)
+
+    def residuals_apart(self, passages: Sequence[Passage]) -> Float[Tensor, "layer passage width"]:
+        """The same of each passage in a row of its own, and in float32 where batches are shorter.
+
+        In a shared row one token's overflow reaches the others: no weight at all times infinity is
+        not a number.
+        """
+        found = [
+            self._residuals_in_float32(Packing("none", 1).pack_passages(passages[at : at + APART]))
+            for at in range(0, len(passages), APART)
+        ]
+        return torch.cat(found, dim=1)
+
+    def _residuals_in_float32(self, rows: PackedTokens) -> Float[Tensor, "layer passage width"]:
+        if not self.is_short:
+            return self.residuals(rows)
+        module = self._run.module
+        raised = in_float32(module) if self.dtype in SHORT else contextlib.nullcontext()
+        with torch.inference_mode(), raised:
+            return self._read(module, rows)
+
+    def _read(self, module: torch.nn.Module, rows: PackedTokens) -> Tensor:
+        arrays = (rows.tokens, rows.depths, rows.ends, rows.read_at)
+        tokens, depths, ends, read_at = (to_device(array, self.device) for array in arrays)
+        return self._run(module, tokens, depths, ends if rows.branches else None, read_at)
+
+    def _takes_tries(self, forward: NativeForward) -> bool:
+        """Whether packed rows agree with every passage alone, on random ids."""
+        if forward.counts_positions:  # maybe farther than is tried here
+            self.notes.append("no tries: some layers look along a row in a way of their own")
+            return False
+        generator = torch.Generator().manual_seed(0)
+        length = max(4, min(self.context, 64) - 8)
+        vocabulary = len(self.tokenizer)
+
+        def some(n: int) -> tuple[int, ...]:
+            return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
+
+        stem = some(length)
+        passages = [stem, stem + some(3), stem + some(4), stem[:2] + some(5), some(9)]
+        packed = Packing("trie", sum(map(len, passages))).pack_passages(passages)
+        try:
+            together = self.residuals(packed)
+        except Exception as error:  # whatever an architecture says to such a mask
+            self.notes.append(f"no tries: the model refuses packed rows: {first_line(error)}")
+            return False
+        alone = torch.cat(
+            [self.residuals(Packing("none", 1).pack_passages([one])) for one in passages], dim=1
+        )
+        apart = (together - alone).double().norm(dim=-1) / alone.double().norm(dim=-1)
+        allowed = AGREEMENT[self.autocast or self.dtype]
+        if not float(apart.max()) <= allowed:
+            self.notes.append(
+                f"no tries: packed residuals differ from those of passages alone by "
+                f"{float(apart.max()):.1e} of their norm, more than {allowed:.0e}"
+            )
+            return False
+        return True
+
+
+def load_language_model(path: str, config: RunConfig, device: torch.device) -> LanguageModel:
+    """The model at `path` on `device`, hooked at the configured layers.
+
+    Weights come from safetensors, and no code of the model's own is run, unless
+    `trust_remote_code` allows it.
+
+    :raises UsageError: it cannot be loaded, lacks a layer or the hook, or is not to be run as
+        `forward` says.
+    """
+    architecture = read_architecture(path, config)
+    forward, because = _load(architecture, config, device)
+    autocast, slow = pick_autocast(config, device)
+    try:
+        model = LanguageModel(forward, architecture, device, autocast)
+    except Exception as error:  # a hook that has no row and position first
+        raise UsageError(
+            f"{', '.join(architecture.hook_names)} cannot be read a position at a time: "
+            f"{first_line(error)}. Choose another with --hook."
+        ) from error
+    model.notes += [note for note in (because, slow, architecture.context_note) if note]
+    return model
+
+
+def _load(
+    architecture: Architecture, config: RunConfig, device: torch.device
+) -> tuple[NativeForward | BridgeForward, str]:
+    """The forward pass, and why it is not the native one where that was not the hook's doing."""
+    because = ""
+    where = (architecture, DTYPES[config.dtype], device, config.trust_remote_code)
+    if config.forward != "bridge" and architecture.taps is not None:
+        try:
+            return load_native(*where), ""
+        except UsageError:
+            raise
+        except Exception as error:  # whatever Hugging Face makes of half a model
+            if config.forward == "native":
+                raise cannot_load(architecture.path, error) from error
+            because = f"through TransformerLens' bridge: natively, {first_line(error)}"
+    elif config.forward == "native":
+        raise UsageError(
+            f"forward = 'native' reads between decoder layers only, and {config.hook} is inside "
+            f"one. Leave forward out, or choose another hook."
+        )
+    try:
+        return load_bridge(*where), because
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a damaged or strange model makes of the libraries
+        raise cannot_load(architecture.path, error) from error

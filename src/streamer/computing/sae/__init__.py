@@ -1,0 +1,1 @@
+"""The sparse autoencoders: found, loaded, checked against the model, run."""

@@ -1,0 +1,75 @@
+"""A batch's residuals through the SAEs of all layers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from streamer.computing.sae.layer_sae import LayerSae
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What the SAEs make of residuals. A residual that is not finite counts as 0."""
+
+    residual: Float[Tensor, "layer passage width"]
+    finite: Bool[Tensor, " passage"]
+    """Whether the passage's residuals are finite at all layers."""
+    features: tuple[Float[Tensor, "passage _"], ...]
+    """A layer each, d_sae wide."""
+    reconstructions: tuple[Float[Tensor, "passage width"] | None, ...]
+    """None where it is features @ W_dec + b_dec."""
+    noisy: Float[Tensor, "passage _"]
+    """Features of the first layer's residual with noise added."""
+
+    def counts_and_finite(self) -> Int[Tensor, "what passage"]:
+        """The number of active features at each layer and, last, whether all is finite: the one
+        thing that the host must know before the metrics."""
+        counts = [(features > 0).sum(-1) for features in self.features]
+        return torch.stack([*counts, self.finite.to(torch.int64)])
+
+    def replace(self, places: Sequence[int], other: "Encoded") -> None:
+        """Put what `other` has into the passages at `places`."""
+        index = torch.tensor(places, device=self.finite.device)
+        self.residual[:, index] = other.residual
+        self.finite[index] = other.finite
+        self.noisy[index] = other.noisy
+        for mine, new in zip(self.features, other.features, strict=True):
+            mine[index] = new
+        for mine_, new_ in zip(self.reconstructions, other.reconstructions, strict=True):
+            if mine_ is not None and new_ is not None:
+                mine_[index] = new_
+
+
+def encode(
+    saes: Sequence[LayerSae],
+    residual: Float[Tensor, "layer passage width"],
+    noise: Float[Tensor, "passage width"],
+) -> Encoded:
+    """The features of `residual` and, at the first layer, of `residual` + `noise`."""
+    residual = residual.to(saes[0].dtype)
+    finite = residual.isfinite().all(-1).all(0)
+    residual = residual.masked_fill(~finite[:, None], 0)
+    first = saes[0]
+    if first.is_plain:  # one product: the encoder's weights are read once
+        both = first.encode(torch.cat([residual[0], residual[0] + noise]))
+        features, noisy = both.chunk(2)
+        encoded = [(features, None), *(sae.encode_decode(x) for sae, x in _rest(saes, residual))]
+    else:
+        noisy = first.encode(residual[0] + noise)
+        encoded = [sae.encode_decode(x) for sae, x in zip(saes, residual, strict=True)]
+    return Encoded(
+        residual=residual,
+        finite=finite,
+        features=tuple(features for features, _ in encoded),
+        reconstructions=tuple(reconstruction for _, reconstruction in encoded),
+        noisy=noisy,
+    )
+
+
+def _rest(
+    saes: Sequence[LayerSae], residual: Float[Tensor, "layer passage width"]
+) -> list[tuple[LayerSae, Tensor]]:
+    return list(zip(saes[1:], residual[1:], strict=True))

@@ -1,0 +1,129 @@
+"""The sparse autoencoders: loaded through SAELens, checked against the model."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from sae_lens import SAE
+from transformer_lens.supported_models import MODEL_ALIASES
+
+from streamer.computing.model.find import cached_revision, first_line
+from streamer.computing.model.fingerprint import fingerprint
+from streamer.computing.model.language_model import LanguageModel
+from streamer.computing.model.precision import sae_dtype
+from streamer.computing.sae.find import SaeLocation
+from streamer.computing.sae.layer_sae import LayerSae
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+
+UNFIT = {
+    "temporal": "its features depend on the other positions of the text",
+    "transcoder": "it predicts another activation than it reads",
+    "skip_transcoder": "it predicts another activation than it reads",
+    "jumprelu_transcoder": "it predicts another activation than it reads",
+    "jumprelu_skip_transcoder": "it predicts another activation than it reads",
+}
+"""Architectures of SAELens that are no autoencoder of one position's activation."""
+
+
+def load_saes(
+    places: Sequence[SaeLocation], config: RunConfig, model: LanguageModel
+) -> tuple[LayerSae, ...]:
+    """The SAEs at `places`, on the model's device and in its format.
+
+    :raises UsageError: an SAE cannot be loaded, or was made for another hook, width or model.
+    """
+    saes = []
+    where = {"device": str(model.device), "dtype": sae_dtype(config.dtype)}
+    for place, hook in zip(places, model.hook_names, strict=True):
+        try:
+            with _no_pickles(config.trust_remote_code, place.location):
+                if place.release is None:
+                    sae = SAE.load_from_disk(place.location, **where)
+                else:
+                    sae = SAE.from_pretrained(*place.release, **where)
+        except UsageError:
+            raise
+        except Exception as error:  # whatever a damaged file makes of SAELens
+            raise UsageError(
+                f"cannot load the SAE {place.location}: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        sae.eval()
+        sae.turn_off_forward_pass_hook_z_reshaping()  # heads arrive flattened already
+        _check(sae, place.location, hook, model)
+        revision = cached_revision(place.repository) if place.repository else None
+        saes.append(
+            LayerSae(place.layer, place.location, sae, fingerprint(place.location), revision)
+        )
+    return tuple(saes)
+
+
+def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
+    """Whether passages begin with BOS: as configured, else as the SAEs' metadata says, else yes.
+
+    :raises UsageError: the SAEs disagree.
+    """
+    if config.prepend_bos is not None:
+        return config.prepend_bos
+    said = {sae.location: sae.sae.cfg.metadata.prepend_bos for sae in saes}
+    wishes = {wish for wish in said.values() if wish is not None}
+    if len(wishes) > 1:
+        raise UsageError(
+            f"the SAEs disagree about prepend_bos: {said}. Set it in the configuration."
+        )
+    return bool(wishes.pop()) if wishes else True
+
+
+@contextlib.contextmanager
+def _no_pickles(allowed: bool, location: str) -> Iterator[None]:
+    """Refuses weights that only torch.load reads: some of SAELens' releases are pickles."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise UsageError(
+            f"the SAE {location} is stored as a pickle, which can run code when it is "
+            f"loaded. If you trust it, give --trust-remote-code."
+        )
+
+    with contextlib.nullcontext() if allowed else patch.object(torch, "load", refuse):
+        yield
+
+
+def _check(sae: Any, location: str, hook: str, model: LanguageModel) -> None:
+    """:raises UsageError: `sae` is not an autoencoder of `hook` in `model`."""
+    metadata = sae.cfg.metadata
+    architecture = sae.cfg.architecture()
+    if architecture in UNFIT:
+        raise UsageError(
+            f"the SAE {location} is a {architecture}: {UNFIT[architecture]}. Choose an autoencoder."
+        )
+    if metadata.hook_name is not None and metadata.hook_name != hook:
+        raise UsageError(
+            f"the SAE {location} was trained on {metadata.hook_name}, and the run reads "
+            f"{hook}. Change --sae, --layers or --hook so that they agree."
+        )
+    if sae.cfg.d_in != model.width:
+        raise UsageError(
+            f"the SAE {location} reads {sae.cfg.d_in} dimensions, and {hook} of the model "
+            f"{model.identity.name} has {model.width} (d_model {model.d_model}). Choose SAEs of "
+            f"this model."
+        )
+    trained_on = metadata.model_name
+    if trained_on is not None and not _names(trained_on) & model.identity.aliases:
+        raise UsageError(
+            f"the SAE {location} was trained on {trained_on}, and the model is "
+            f"{' or '.join(sorted(model.identity.aliases))}. Choose SAEs of this model, "
+            f"or the model of these SAEs. A directory is known by its name, or by "
+            f"_name_or_path in its config.json."
+        )
+
+
+def _names(trained_on: str) -> set[str]:
+    """The names under which the model that an SAE was trained on may be known here."""
+    names = {trained_on}
+    for official, aliases in MODEL_ALIASES.items():
+        if trained_on in (official, Path(official).name, *aliases):
+            names |= {official, *aliases}
+    return {Path(name).name.lower() for name in names}

@@ -1,0 +1,1 @@
+"""Queues, threads and retries. Nothing here knows a record."""

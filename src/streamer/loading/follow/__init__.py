@@ -1,0 +1,1 @@
+"""Inputs that grow while they are read."""

@@ -1,0 +1,1 @@
+"""Stage 2: records in input order become packed batches within a budget."""

@@ -1,0 +1,142 @@
+"""From records in input order to batches: sorted, so that they share and pad well.
+
+Records are gathered into windows; within a window they are sorted and cut into batches that fit the
+budget as it then is. Every batch names its window, so that the writer can restore the order.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+from streamer.planning.budget import Budget
+from streamer.planning.packing import Packing
+from streamer.records import (
+    Batch,
+    Chunk,
+    Loaded,
+    PackedTokens,
+    Rejection,
+    TokenizedRecord,
+    Window,
+)
+
+WINDOW_SECONDS = 20.0
+"""A window holds at most what is measured in this time."""
+FIRST_SECONDS = 0.1
+"""When the device has waited so long, the first window is cut with what has come."""
+LOOK_AT = 16
+"""So many records at first, to find out how many fit a batch."""
+
+
+class Planner:
+    """Gathers records into windows of `window_records` and cuts those into batches."""
+
+    def __init__(
+        self,
+        packing: Packing,
+        budget: Budget,
+        window_records: int,
+        window_bytes: int,
+        *,
+        whole_windows: bool = False,
+    ) -> None:
+        """`whole_windows`: cut none early, and each at the same record, however records arrive, so
+        that batches do not depend on time."""
+        self.budget = budget
+        self.whole_windows = whole_windows
+        self._packing = packing
+        self._window_records = window_records
+        self._window_bytes = window_bytes
+        self._gathered: list[Loaded] = []
+        self._sizes: list[int] = []
+        self._bytes = 0
+        self._windows = 0
+
+    def add(self, chunk: Chunk) -> None:
+        """Gather the records of `chunk`."""
+        self._gathered += chunk.records
+        self._sizes += chunk.sizes
+        self._bytes += chunk.size
+
+    def is_full(self, per_second: float, idle_seconds: float = 0.0) -> bool:
+        """Whether the window should be cut now, given how many records a second are measured, and
+        how long the device has stood idle.
+
+        Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`; and
+        to a batch, which takes a few seconds at most, while nothing was measured yet.
+        """
+        if len(self._gathered) >= self._window_records or self._bytes >= self._window_bytes:
+            return True
+        if self.whole_windows:
+            return False
+        if per_second:
+            return idle_seconds > 0 or len(self._gathered) >= per_second * WINDOW_SECONDS
+        return idle_seconds > FIRST_SECONDS or self._fills_a_batch()
+
+    def cut(self, *, at_end: bool = False) -> Iterator[Batch]:
+        """The batches of all that was gathered, window by window, each cut when it is asked for;
+        but for a last window that is not full, if windows are to be whole and more is to come."""
+        while self._gathered:
+            rows, is_full = self._first_window()
+            if not (is_full or at_end or not self.whole_windows):
+                return
+            window, self._gathered = self._gathered[:rows], self._gathered[rows:]
+            self._bytes -= sum(self._sizes[:rows])
+            del self._sizes[:rows]
+            yield from self._window(window)
+
+    def _fills_a_batch(self) -> bool:
+        """Whether what was gathered is as much as the budget holds."""
+        alike = self._sorted([one for one in self._gathered if isinstance(one, TokenizedRecord)])
+        sizes = [int(self._packing.sizes(records)[-1]) for records in alike if records]
+        return not self.budget.holds(len(self._gathered), sum(sizes))
+
+    def _first_window(self) -> tuple[int, bool]:
+        """How many records the first window has, and whether it is full."""
+        size = 0
+        for rows, held in enumerate(self._sizes, 1):
+            size += held
+            if rows == self._window_records or size >= self._window_bytes:
+                return rows, True
+        return len(self._gathered), False
+
+    def _window(self, gathered: Sequence[Loaded]) -> Iterator[Batch]:
+        """The batches of one window. Rejections ride on the first."""
+        window = Window(self._windows, len(gathered))
+        self._windows += 1
+        rejections = tuple(record for record in gathered if isinstance(record, Rejection))
+        good = [record for record in gathered if isinstance(record, TokenizedRecord)]
+        if not good:
+            yield Batch(window, (), rejections)
+        for alike in self._sorted(good):
+            left = alike
+            while left:
+                records, rows = self._first_batch(left)
+                yield Batch(window, records, rejections, rows)
+                left, rejections = left[len(records) :], ()
+
+    def _sorted(self, records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
+        """Short records and long ones, each in the order in which they are cut."""
+        short: list[TokenizedRecord] = []
+        long: list[TokenizedRecord] = []
+        for record in records:
+            (short if self._packing.shares_a_row(record) else long).append(record)
+        yield self._packing.in_order(short)
+        yield self._packing.in_order(long)
+
+    def _first_batch(
+        self, records: Sequence[TokenizedRecord]
+    ) -> tuple[tuple[TokenizedRecord, ...], PackedTokens]:
+        """As many of the first `records` as the budget holds, but at least one."""
+        fit, seen = 0, 0
+        while fit == seen < len(records):  # so far all fit
+            seen = min(len(records), 2 * seen or LOOK_AT)
+            sizes = self._packing.sizes(records[:seen])
+            fits = (self.budget.holds(n, size) for n, size in enumerate(sizes.tolist(), 1))
+            fit = sum(itertools.takewhile(bool, fits))
+        while True:
+            chosen = tuple(records[: max(1, fit)])
+            rows = self._packing.pack(chosen)
+            if fit <= 1 or self.budget.holds(fit, rows.size):
+                return chosen, rows
+            by_size = fit * self.budget.tokens // rows.size  # if more came on top than padding
+            fit = min(fit - -(-fit // 16), max(1, by_size))

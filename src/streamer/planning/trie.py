@@ -1,0 +1,115 @@
+"""Passages as a trie, and the trie laid out in rows with the mask that it needs.
+
+Sorted by token ids, passages are a trie in depth-first order: behind what it has in common with the
+passage before it, each adds its own tokens. A token sees those before it in its row whose subtree
+has not ended, so one number a token, where its subtree ends, holds the whole attention mask; its
+depth is its position id.
+
+No loop of Python's looks at tokens: a device that measures thousands of records a second leaves no
+time for that. "Ragged" arrays have the tokens of all passages end to end.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from streamer.records import PackedTokens
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Trie:
+    """Where the tokens that passages add stand; passages in order, rows one after another."""
+
+    row: Ints
+    """[passage]"""
+    begin: Ints
+    """[passage]: position in its row of the first token that it adds."""
+    added: Ints
+    """[passage]: how many tokens it adds."""
+    common: Ints
+    """[passage]: how many it has in common with the one before it in its row."""
+    used: Ints
+    """[row]: positions that are not padding."""
+    branches: bool
+
+    @classmethod
+    def of(cls, lengths: Ints, common: Ints, firsts: Ints) -> "Trie":
+        """Of passages of these lengths, when those at `firsts` open rows."""
+        added = lengths - common
+        used = np.add.reduceat(added, firsts)
+        row = np.repeat(np.arange(len(firsts)), np.diff(firsts, append=len(lengths)))
+        before = np.cumsum(added) - added
+        continues = np.ones(len(lengths), dtype=bool)
+        continues[firsts] = False
+        branches = bool((continues[1:] & (common[1:] < lengths[:-1])).any())
+        return cls(row, before - before[firsts][row], added, common, used, branches)
+
+    def rows(self, ids: npt.NDArray[np.int32], order: Ints) -> PackedTokens:
+        """Side by side. `ids` are ragged, `order` says where each passage was in the input."""
+        width = int(self.used.max())
+        lengths = self.common + self.added
+        depth = ragged_range(self.common, self.added)
+        which = np.repeat(np.arange(len(lengths)), self.added)
+        place = (self.row * width + self.begin - self.common)[which] + depth
+        tokens = np.zeros((len(self.used), width), dtype=np.int64)
+        depths = np.zeros_like(tokens)
+        ends = np.tile(np.arange(1, width + 1), (len(tokens), 1))  # padding is seen by itself
+        tokens.reshape(-1)[place] = ids[(np.cumsum(lengths) - lengths)[which] + depth]
+        depths.reshape(-1)[place] = depth
+        ends.reshape(-1)[place] = self._ends(which, depth)
+        read_at = np.empty_like(order)
+        read_at[order] = place[np.cumsum(self.added) - 1]  # adding none, it equals the last
+        count = int(self.used.sum())
+        return PackedTokens(tokens, depths, ends, read_at, branches=self.branches, count=count)
+
+    def _ends(self, which: Ints, depth: Ints) -> Ints:
+        """[token]: the position in its row where its subtree ends: where the next passage begins
+        that does not share it, or the row ends. Tokens are `depth` deep in the passages `which`."""
+        ends: Ints = self.used[self.row][which]
+        if not self.branches:
+            return ends
+        adds = np.flatnonzero(self.added)  # a passage that adds nothing parts with nothing
+        n, common = len(adds), self.common[adds]
+        parts = common[:, None] <= np.arange((self.common + self.added).max())
+        parting = np.where(parts, np.arange(n)[:, None], n)
+        this_or_later = np.minimum.accumulate(parting[::-1], axis=0)[::-1]
+        later = np.append(this_or_later[1:], np.full_like(parting[:1], n), axis=0)
+        place = np.cumsum(self.added > 0) - 1  # of each passage among those that add
+        found = later[place[which], depth]
+        row, begin = np.append(self.row[adds], -1)[found], np.append(self.begin[adds], 0)[found]
+        return np.where(row == self.row[which], begin, ends)
+
+
+def as_key(ids: npt.NDArray[np.int32]) -> bytes:
+    """Bytes that sort as the token ids do, which are not negative."""
+    return ids.astype(">i4").tobytes()
+
+
+def order_of(ids: npt.NDArray[np.int32], begins: Ints, lengths: Ints) -> Ints:
+    """The places of ragged passages, sorted by their ids."""
+    key = as_key(ids)
+    bounds = zip((4 * begins).tolist(), (4 * (begins + lengths)).tolist(), strict=True)
+    keys = [key[begin:end] for begin, end in bounds]
+    return np.array(sorted(range(len(keys)), key=keys.__getitem__))
+
+
+def shared_with_last(ids: npt.NDArray[np.int32], lengths: Ints) -> Ints:
+    """With how many tokens each of the ragged passages `ids` begins as the one before it does; 0
+    for the first."""
+    before = np.append(0, lengths[:-1])  # the length of the one before
+    depth = ragged_range(np.zeros_like(lengths), lengths)
+    behind = np.arange(len(ids)) - np.repeat(before, lengths)  # the same depth of the one before
+    differs = (depth >= np.repeat(before, lengths)) | (ids[behind] != ids)
+    first = np.where(differs, depth, np.repeat(lengths, lengths))
+    return np.minimum.reduceat(first, np.cumsum(lengths) - lengths)
+
+
+def ragged_range(begins: Ints, counts: Ints) -> Ints:
+    """`counts` numbers from each of `begins` on, end to end."""
+    before = np.cumsum(counts) - counts
+    numbers: Ints = np.arange(counts.sum()) + np.repeat(begins - before, counts)
+    return numbers

@@ -1,0 +1,1 @@
+"""A run afterwards: opened, read, summed up, checked."""

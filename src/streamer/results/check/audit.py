@@ -1,0 +1,121 @@
+"""`streamer check`: everything that a run directory promises, verified."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from streamer.errors import UsageError
+from streamer.results.check.commits import CommitAudit, Totals
+from streamer.results.check.inputs import check_inputs
+from streamer.results.check.leftovers import find_leftovers, is_being_written
+from streamer.results.check.manifest import Manifest, read_manifest
+from streamer.results.check.parts import METRICS, Listing, list_parts, shown
+from streamer.results.check.report import Report
+
+FIX = "`streamer check --repair` removes what a crash left"
+
+
+def check(path: Path, read_input: bool, on_step: Callable[[str], Any]) -> Report:
+    """Verify the run directory `path` and change nothing. `on_step` hears what is being read.
+
+    An unfinished run is verified as far as it goes; that it is unfinished is no fault.
+
+    :raises UsageError: there is no run.
+    """
+    report = Report(path)
+    live = is_being_written(path)
+    manifest = _manifest(path, report)  # before the parts: all that it counts is in them then
+    try:
+        listing = list_parts(path)
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error}") from None
+    audit = CommitAudit(listing, manifest.columns, report, on_step)
+    totals = audit.run()
+    _say(report, manifest, live, audit)
+    if manifest.is_closed:
+        _compare_counts(report, manifest, totals)
+    _inputs(report, manifest, totals, read_input, on_step)
+    _leftovers(report, listing, manifest, live)
+    rows = f"{totals.rows or 0:,} rows and {totals.rejected or 0:,} rejected"
+    goes_on = "it is being written" if live else "resuming goes on from here"
+    report.verdict = (
+        f"{path} is whole: {rows}"
+        if manifest.status == "finished"
+        else f"{path} is not finished ({goes_on}) and whole as far as it goes: {rows}"
+    )
+    return report
+
+
+def _manifest(path: Path, report: Report) -> Manifest:
+    """The manifest; an empty one, and a fault, if it cannot be read beside parts that may.
+
+    :raises UsageError: nothing here is a run's.
+    """
+    try:
+        return read_manifest(path)
+    except (OSError, ValueError) as error:
+        if not (path / METRICS).is_dir():
+            raise UsageError(f"no run in {path}: {error}. Check the path.") from None
+        report.manifest.fault(f"manifest.json cannot be read: {error}")
+        return Manifest()
+
+
+def _say(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> None:
+    """What each line says where nothing is wrong."""
+    totals = audit.totals
+    now = "being written" if live else manifest.status
+    if manifest.status == "running" and not live:
+        now = "not finished: it was killed"
+    report.manifest.said = f"{now}, by streamer {manifest.versions.get('streamer', '?')}"
+    report.files.said = f"{audit.parts:,} read whole, checksums right"
+    report.schemas.said = "equal in all parts of a table"
+    report.footers.said = "parts are numbered without a gap, and none is missing"
+    report.rows.said = f"{totals.end_row or 0:,}, each once and in order"
+    report.counts.said = f"{totals.rows or 0:,} measured, {totals.rejected or 0:,} rejected"
+
+
+def _compare_counts(report: Report, manifest: Manifest, totals: Totals) -> None:
+    """A run that ended in order counted what its parts hold."""
+    held = {"rows": totals.rows, "rejected": totals.rejected, "records": totals.end_row}
+    for key, have in held.items():
+        said = manifest.counts.get(key)
+        if have is not None and said != have:
+            report.counts.fault(f"manifest.json counts {said} {key}, the parts hold {have}")
+
+
+def _inputs(
+    report: Report, manifest: Manifest, totals: Totals, read_input: bool,
+    on_step: Callable[[str], Any],
+) -> None:  # fmt: skip
+    """Against the input, whose records are counted where the run has all of them."""
+    if report.manifest.faults:
+        report.inputs.skip("the manifest, which names it, cannot be read")
+        return
+    why = ""
+    if not read_input:
+        why = "--no-input"
+    elif manifest.status != "finished":
+        why = "the run is not finished"
+    elif report.files.faults or report.schemas.faults or report.footers.faults:
+        why = "parts are damaged"
+    check_inputs(manifest, None if why else totals.sources, report.inputs, on_step)
+    if why:
+        report.inputs.said += f"; records not counted ({why})"
+
+
+def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool) -> None:
+    line = report.leftovers
+    if live:
+        line.skip("the run is being written")
+        return
+    line.said = "nothing"
+    leftovers = find_leftovers(report.path, listing, manifest)
+    for file in leftovers.unexplained:
+        line.fault(
+            f"{shown(file)} is beyond the last commit, which no crash explains: parts of metrics "
+            f"are missing"
+        )
+    if leftovers.removable:
+        names = [str(file.relative_to(report.path)) for file in leftovers.removable]
+        more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
+        line.said = f"{', '.join(names[:3])}{more}: {FIX}"

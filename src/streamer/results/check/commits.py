@@ -1,0 +1,219 @@
+"""All commits of a run, one after the other: files, schemas, footers, rows and running counts.
+
+Memory holds one row group, and of a commit the row numbers alone.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamer.results.check.parts import (
+    METRICS,
+    REJECTED,
+    Damaged,
+    Footer,
+    Listing,
+    OpenPart,
+    name_of,
+    shown,
+)
+from streamer.results.check.report import Report
+from streamer.results.check.rows import Numbers, fault_of_rows
+from streamer.results.check.schemas import difference, schema_fault
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the commits so far hold; None where a damaged or missing part hides it."""
+
+    end_row: int | None = 0
+    rows: int | None = 0
+    rejected: int | None = 0
+    sources: Counter[str] = field(default_factory=Counter)
+    """Input records by source, good and bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one part held."""
+
+    rows: int
+    footer: Footer | None
+    numbers: Numbers | None
+    """Its `row` column; None if not all of it could be read."""
+
+
+class CommitAudit:
+    """Goes through the commits in order and puts what is wrong into `report`."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        columns: Sequence[str],
+        report: Report,
+        on_step: Callable[[str], Any],
+    ) -> None:
+        self.totals = Totals()
+        self.parts = 0
+        self._listing = listing
+        self._columns = columns
+        self._report = report
+        self._on_step = on_step
+        self._tables = {METRICS, REJECTED}
+        self._schemas: dict[str, tuple[str, pa.Schema]] = {}
+
+    def run(self) -> Totals:
+        """Look at every part; the totals of all commits."""
+        expected = 0
+        for number in sorted(self._listing.metrics):
+            if number > expected:
+                name = f"{METRICS}/{name_of(expected)}"
+                self._report.footers.fault(f"{name} is missing: the next part is {number:05d}")
+                self._lose_count()
+            self._commit(number)
+            expected = number + 1
+        for file in self._listing.strangers:
+            if file.parent.name in self._tables:
+                self._report.footers.fault(
+                    f"{shown(file)} is no part of the run, but readers of "
+                    f"{file.parent.name}/*.parquet take it for one"
+                )
+        return self.totals
+
+    def _lose_count(self) -> None:
+        self.totals.end_row = self.totals.rows = self.totals.rejected = None
+
+    def _commit(self, number: int) -> None:
+        metrics = self._read(METRICS, number)
+        footer = metrics.footer if metrics else None
+        if footer is not None:
+            self._tables |= footer.tables.keys()
+        readings = {METRICS: metrics} | {
+            table: self._read(table, number)
+            for table, parts in self._listing.tables.items()
+            if table != METRICS and number in parts
+        }
+        if footer is None:
+            self._lose_count()
+            return
+        self._chain(number, footer)
+        self._tables_of(number, footer, readings)
+        self._rows_of(number, footer, readings)
+        self._count(number, footer, readings)
+
+    def _read(self, table: str, number: int) -> Reading | None:
+        """A part decoded whole; None if it cannot be opened or is not the run's."""
+        path = self._listing.tables[table][number]
+        name, report = shown(path), self._report
+        self._on_step(name)
+        try:
+            part = OpenPart(path)
+        except Damaged as error:
+            if table in self._tables:
+                report.files.fault(f"{name} {error}")
+            return None
+        with part:
+            if table not in self._tables and not part.is_ours:
+                return None  # a directory of somebody else's
+            self.parts += 1
+            footer = numbers = None
+            try:
+                footer = part.footer()
+            except Damaged as error:
+                report.footers.fault(f"{name}: {error}")
+            if self._same_schema(table, name, part.schema):
+                try:
+                    numbers = self._decode(table, part)
+                except Damaged as error:
+                    report.files.fault(f"{name}: {error}")
+            return Reading(part.rows, footer, numbers)
+
+    def _decode(self, table: str, part: OpenPart) -> Numbers:
+        found = [np.empty(0, np.int64)]
+        for group in part.row_groups():
+            if table not in (METRICS, REJECTED):
+                continue
+            if group["row"].null_count or group["source"].null_count:
+                raise Damaged("has rows without number or source")
+            found.append(group["row"].to_numpy())
+            for entry in pc.value_counts(group["source"].combine_chunks()).to_pylist():
+                self.totals.sources[entry["values"]] += entry["counts"]
+        return np.concatenate(found)
+
+    def _same_schema(self, table: str, name: str, schema: pa.Schema) -> bool:
+        """Whether the part has the columns that its table has; told if not."""
+        if table in self._schemas:
+            first, reference = self._schemas[table]
+            fault = difference(schema, reference) and (
+                f"its columns differ from those of {first}: {difference(schema, reference)}"
+            )
+        else:
+            fault = schema_fault(table, schema, self._columns)
+            if not fault:
+                self._schemas[table] = (name, schema)
+        if fault:
+            self._report.schemas.fault(f"{name}: {fault}")
+        return not fault
+
+    def _chain(self, number: int, footer: Footer) -> None:
+        """Its rows go on where those of the commit before ended."""
+        before = self.totals.end_row
+        if before is not None and footer.first_row != before:
+            self._report.footers.fault(
+                f"{METRICS}/{name_of(number)} begins with row {footer.first_row:,}, "
+                f"but the parts before it end with row {before:,}"
+            )
+        self.totals.end_row = footer.end_row
+
+    def _tables_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
+        """The commit has the parts that its footer names, with as many rows, and no others."""
+        fault = self._report.footers.fault
+        commit = f"{METRICS}/{name_of(number)}"
+        for table in sorted({*footer.tables, *readings}):
+            name, said = f"{table}/{name_of(number)}", footer.tables.get(table, 0)
+            reading = readings.get(table)
+            if table not in readings:
+                if said or number == 0:  # the first commit has all, so that all can be read
+                    fault(f"{name} is missing: {commit} says that it has {said:,} rows")
+            elif reading is not None and reading.rows != said:
+                fault(f"{name} has {reading.rows:,} rows; the footer of {commit} says {said:,}")
+            elif reading is not None and reading.footer not in (None, footer):
+                fault(f"{name} does not belong to {commit}: their footers differ")
+
+    def _rows_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
+        """Each row of the commit is in one table, once, in order."""
+        found: dict[str, Numbers] = {}
+        for table in (METRICS, REJECTED):
+            if table in readings:
+                reading = readings[table]
+                if reading is None or reading.numbers is None:
+                    return  # told as a fault of the file
+                found[f"{table}/{name_of(number)}"] = reading.numbers
+        fault = fault_of_rows(footer.first_row, footer.end_row, found)
+        if fault:
+            self._report.rows.fault(fault)
+
+    def _count(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
+        """The footer's running counts are what the parts hold up to here."""
+        totals, counts = self.totals, footer.counts
+        metrics, rejected = readings[METRICS], readings.get(REJECTED)
+        missing = REJECTED not in readings and footer.tables.get(REJECTED)
+        if totals.rows is None or totals.rejected is None or metrics is None or missing:
+            rows, refused = counts.get("rows"), counts.get("rejected")
+            totals.rows = rows if isinstance(rows, int) else None
+            totals.rejected = refused if isinstance(refused, int) else None
+            return
+        totals.rows += metrics.rows
+        totals.rejected += rejected.rows if rejected else 0
+        have = {"rows": totals.rows, "rejected": totals.rejected}
+        for key, held in have.items():
+            if counts.get(key) != held:
+                self._report.counts.fault(
+                    f"{METRICS}/{name_of(number)}: its footer counts {counts.get(key)} {key} up "
+                    f"to here, the parts hold {held}"
+                )

@@ -1,0 +1,95 @@
+"""What a crash leaves in a run directory, and its removal: that, and nothing else."""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from streamer.errors import RunFault, UsageError
+from streamer.results.check.manifest import Manifest, read_manifest
+from streamer.results.check.parts import Damaged, Listing, OpenPart, list_parts, name_of
+from streamer.writing.commit import orphans, temporary_files
+from streamer.writing.directory import LOCK
+
+
+@dataclass(slots=True)
+class Leftovers:
+    """Files of a run directory that are not of the run."""
+
+    removable: list[Path] = field(default_factory=list)
+    """Temporary files, and parts of the commit that a crash interrupted."""
+    unexplained: list[Path] = field(default_factory=list)
+    """Parts beyond the last commit that no crash leaves: parts of metrics must be missing. Going on
+    would remove them, too, and do their rows again."""
+
+
+def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftovers:
+    """What lies in the run directory `path` beside the run.
+
+    A crash interrupts one commit, the one after the last, whose rows follow those of the last.
+    Other parts that lack their part of metrics are the only trace of rows that were lost.
+    """
+    leftovers = Leftovers(temporary_files(path))
+    end_row = _end_row(listing)
+    for file in orphans(path):
+        follows = False
+        with contextlib.suppress(Damaged), OpenPart(file) as part:
+            follows = part.footer().first_row == end_row and not manifest.is_closed
+        interrupted = follows and file.name == name_of(listing.last + 1)
+        (leftovers.removable if interrupted else leftovers.unexplained).append(file)
+    return leftovers
+
+
+def _end_row(listing: Listing) -> int | None:
+    """The row behind the last commit; None if its footer does not tell."""
+    if listing.last < 0:
+        return 0
+    try:
+        with OpenPart(listing.metrics[listing.last]) as part:
+            return part.footer().end_row
+    except Damaged:
+        return None
+
+
+def is_being_written(path: Path) -> bool:
+    """Whether a process holds the lock of the run directory `path` now."""
+    lock = path / LOCK
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0, fallback_to_soft=False):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # a directory where nothing can be written
+        return False
+
+
+def repair(path: Path) -> list[str]:
+    """Remove from the run directory `path` what a crash left; the names of what was removed.
+
+    Holds the run's lock meanwhile.
+
+    :raises UsageError: there is no run, or a process is writing it.
+    :raises RunFault: something could not be removed.
+    """
+    try:
+        read_manifest(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"no run in {path}, or a damaged one: {error}") from None
+    try:
+        with FileLock(path / LOCK, timeout=0, fallback_to_soft=False):
+            # read under the lock: another process may just have finished the run
+            manifest = read_manifest(path)
+            removable = find_leftovers(path, list_parts(path), manifest).removable
+            for file in removable:
+                file.unlink()
+    except Timeout:
+        raise UsageError(
+            f"{path} is being written by another process: nothing was removed. Wait for its end, "
+            f"or stop it."
+        ) from None
+    except OSError as error:
+        raise RunFault(f"repairing {path} failed: {error}. Make it writable.") from error
+    return [str(file.relative_to(path)) for file in removable]

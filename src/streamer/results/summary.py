@@ -1,0 +1,179 @@
+"""What a run says at its end: counts, rates, time by stage, and facts against hallucinations."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from streamer.device.memory import Memory
+from streamer.monitoring.counters import Counters
+from streamer.monitoring.display import as_text
+
+PAIRS = ("centroid_drift", "axis_twist", "stability", "entropy", "cross_layer_consistency")
+"""Per-record metrics that a fact and a hallucination both have."""
+SHOWN_DOMAINS = 20
+SHOWN_REASONS = 10
+KEPT_DOMAINS = 1000
+"""Domains counted one by one; a field that differs in every record must not fill the memory."""
+OTHERS = "(others)"
+
+
+class DomainMeans:
+    """Running means by domain of fact and hallucination, from tables as they are written."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self._counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        self.records: dict[str, int] = defaultdict(int)
+
+    def add(self, table: pa.Table) -> None:
+        """Take the rows of a metrics table; one without both sides or a domain adds nothing."""
+        *names, _ = wanted_columns(table.column_names) or [""]
+        if not names:
+            return
+        wanted = [(name, how) for name in names for how in ("sum", "count")]
+        grouped = table.group_by("domain").aggregate([*wanted, ([], "count_all")])
+        for row in grouped.to_pylist():
+            domain = str(row["domain"])
+            if domain not in self.records and len(self.records) >= KEPT_DOMAINS:
+                domain = OTHERS
+            self.records[domain] += row["count_all"]
+            for name in names:
+                self._sums[domain][name] += row[f"{name}_sum"] or 0.0
+                self._counts[domain][name] += row[f"{name}_count"]
+
+    def mean(self, domain: str, name: str) -> float | None:
+        """Mean of the column `name` over the records of `domain` that have it."""
+        count = self._counts[domain][name]
+        return self._sums[domain][name] / count if count else None
+
+    def table(self) -> Table | None:
+        """Fact → hallucination for the largest domains; None if there is nothing to compare."""
+        if not self.records:
+            return None
+        largest = sorted(self.records, key=lambda domain: (-self.records[domain], domain))
+        pairs = [
+            pair
+            for pair in PAIRS
+            if any(self._counts[domain][f"{pair}_fact"] for domain in largest)
+        ]
+        table = Table(
+            title="Means by domain: fact → hallucination",
+            title_justify="left",
+            box=None,
+            pad_edge=False,
+            header_style="bold",
+        )
+        table.add_column("domain")
+        table.add_column("samples", justify="right")
+        for pair in pairs:
+            heading = pair.removeprefix("cross_layer_").replace("_", "\n")
+            table.add_column(heading, justify="right", no_wrap=True)
+        for domain in largest[:SHOWN_DOMAINS]:
+            sides = [
+                f"{_number(self.mean(domain, f'{pair}_fact'))}→"
+                f"{_number(self.mean(domain, f'{pair}_hall'))}"
+                for pair in pairs
+            ]
+            table.add_row(domain, f"{self.records[domain]:,}", *sides)
+        if len(largest) > SHOWN_DOMAINS:
+            table.add_row(f"… {len(largest) - SHOWN_DOMAINS} more", "")
+        return table
+
+
+def wanted_columns(names: Sequence[str]) -> list[str]:
+    """Of the columns `names`, those that the means are made of: measurements, then `domain`; none
+    if there is nothing to compare."""
+    pairs = [f"{pair}_{side}" for pair in PAIRS for side in ("fact", "hall")]
+    found = [name for name in pairs if name in names]
+    return [*found, "domain"] if found and "domain" in names else []
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The outcome of a run that came to its end, or to a stop that was asked for."""
+
+    path: Path
+    signal: int | None
+    """The signal that stopped it."""
+    counters: Counters
+    seconds: float
+    """Loading the model excluded."""
+    memory: Memory
+    domains: DomainMeans
+    reasons: Sequence[tuple[str, int]]
+    """Why records were rejected, most frequent first."""
+
+    @property
+    def per_second(self) -> float:
+        """Records a second over the whole run."""
+        return (self.counters.done - self.counters.before) / max(self.seconds, 1e-9)
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Counts, rates, time by stage, where the output is, and the means by domain."""
+    counters = summary.counters
+    shared = 1 - counters.distinct / max(counters.tokens, 1)
+    padding = 1 - counters.distinct / max(counters.positions, 1)
+    peak = as_text(summary.memory.process_peak)
+    if summary.memory.device_peak is not None:
+        peak += f"   device {as_text(summary.memory.device_peak)}"
+    cut = f", {counters.truncated:,} truncated" if counters.truncated else ""
+    seconds = counters.busy_so_far().items()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", justify="right")
+    table.add_column()
+    if counters.before:
+        cut += f"; {counters.before:,} of them in earlier sessions"
+    table.add_row("samples", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
+    for reason, count in summary.reasons[:SHOWN_REASONS]:
+        table.add_row("", escape(f"{count:,} × {reason}"))
+    others = [count for _, count in summary.reasons[SHOWN_REASONS:]]
+    if others:
+        table.add_row("", f"{sum(others):,} for {len(others):,} other reasons")
+    if summary.reasons:
+        table.add_row("", escape(f"each with its reason in {summary.path}/rejected"))
+    if not counters.rows:
+        table.add_row("", "[bold red]nothing was measured[/bold red]")
+    table.add_row(
+        "time",
+        f"{summary.seconds:.1f}s   {summary.per_second:,.1f} samples/s   "
+        f"{counters.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s",
+    )
+    table.add_row("stages", "   ".join(f"{stage} {spent:.1f}s" for stage, spent in seconds))
+    if counters.batches:
+        table.add_row(
+            "batches",
+            f"{counters.batches:,}, {shared:.0%} of tokens shared, {padding:.0%} padding",
+        )
+    if counters.reruns:
+        table.add_row("overflow", f"{counters.reruns:,} passages run again in float32")
+    if counters.splits:
+        table.add_row("memory", f"ran out {counters.splits:,} times; batches were split")
+    if counters.faults:
+        table.add_row("errors", f"the model raised {counters.faults:,}; batches were split")
+    table.add_row("peak memory", peak)
+    if summary.signal is not None:
+        table.add_row("go on with", escape(f"streamer resume {summary.path}"))
+    table.add_row("output", escape(str(summary.path)))
+    table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/metrics/*.parquet'"))
+    table.add_row("in Python", escape(f"streamer.open_run('{summary.path}').table('metrics')"))
+    console.print(f"[bold]{'finished' if summary.signal is None else 'stopped'}[/bold]")
+    console.print(table)
+    domains = summary.domains.table()
+    if domains is not None:
+        console.print()
+        console.print(domains)
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return (
+        f"{value:.3f}" if abs(value) < 1 else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
+    )

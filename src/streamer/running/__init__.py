@@ -1,0 +1,1 @@
+"""One run from start to end: prepared, loaded, opened, streamed, closed."""

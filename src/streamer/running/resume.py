@@ -1,0 +1,120 @@
+"""Going on with a run: whether it may, where it stands, and what was found until then."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from streamer.config import RunConfig
+from streamer.errors import RunFault, UsageError
+from streamer.loading.identity import changes
+from streamer.results.run import Run
+from streamer.results.summary import DomainMeans, wanted_columns
+
+FREE = {
+    "paths",  # the inputs themselves are compared
+    "out",
+    "kind",  # compared with what was found
+    "progress",
+    "disk_wait_seconds",
+    "stall_seconds",
+    "metrics_port",
+    "metrics_address",
+    "overlap",
+    "prefetch_records",
+    "row_group_rows",
+    "part_rows",
+    "part_bytes",
+    "part_seconds",
+}
+"""Settings that may differ when a run goes on: they decide no row and no number."""
+BATCHING = {
+    "device",
+    "forward",
+    "sharing",
+    "batch_size",
+    "max_tokens",
+    "window",
+    "prefetch_bytes",
+}
+"""Settings that may differ, too, unless the run is deterministic: numbers differ by rounding."""
+MODEL_KEYS = ("files", "revision", "dtype", "autocast", "bos")
+
+
+def refuse_changes(
+    path: Path, earlier: Mapping[str, Any], config: RunConfig, inputs: Sequence[Mapping[str, Any]]
+) -> None:
+    """Return if the run at `path` may go on with these settings and inputs.
+
+    :raises UsageError: naming all that differs.
+    """
+    now, before = config.model_dump(mode="json"), earlier["config"]
+    free = FREE if config.deterministic else FREE | BATCHING
+    if config.follow:  # the inputs change, so what names them must not
+        free, inputs = free - {"paths"}, earlier["inputs"]
+    found = [
+        f"{key} was {before.get(key)!r} and is {value!r}"
+        for key, value in now.items()
+        if key not in free and before.get(key) != value
+    ]
+    if config.kind not in ("auto", earlier["kind"]):
+        found.append(f"its records were {earlier['kind']!r} and are to be {config.kind!r}")
+    old = {one["name"]: one for one in earlier["inputs"]}
+    new = {one["name"]: dict(one) for one in inputs}
+    found += [f"it has read {name}, which is not named now" for name in old if name not in new]
+    found += [f"it was not to read {name}" for name in new if name not in old]
+    for name in old.keys() & new.keys():
+        found += [f"{name} was changed: {change}" for change in changes(old[name], new[name])]
+    _refuse(path, found)
+
+
+def refuse_another_model(
+    path: Path, earlier: Mapping[str, Any], model: Mapping[str, Any], saes: Sequence[Any]
+) -> None:
+    """Return if the run at `path` was begun with this model and these SAEs, as the manifest says.
+
+    :raises UsageError: naming what differs.
+    """
+    before = earlier["model"]
+    found = [
+        f"the model's {key} was {before.get(key)} and is {model[key]}"
+        for key in MODEL_KEYS
+        if before.get(key) != model[key]
+    ]
+    for old, new in zip(earlier["saes"], saes, strict=True):
+        if old["files"] != new["files"]:
+            found.append(f"the SAE of layer {new['layer']} has other files than it had")
+        if old["revision"] != new["revision"]:
+            was, now = old["revision"], new["revision"]
+            found.append(f"the SAE of layer {new['layer']} was revision {was} and is {now}")
+    _refuse(path, found)
+
+
+def reload(run: Run, means: DomainMeans, reasons: Counter[str]) -> None:
+    """Take account of what earlier sessions wrote, for the summary at the end.
+
+    :raises RunFault: a part of it is damaged.
+    """
+    part = run.path
+    try:
+        for part in run.parts("metrics"):
+            names = pq.read_schema(part).names
+            means.add(pq.read_table(part, columns=wanted_columns(names)))
+        for part in run.parts("rejected"):
+            texts = pq.read_table(part, columns=["reason"])["reason"].to_pylist()
+            reasons.update(text.partition(":")[0] for text in texts)
+    except (OSError, pa.ArrowException) as error:
+        raise RunFault(
+            f"{part} is damaged: {error}. `streamer check {run.path}` says more"
+        ) from None
+
+
+def _refuse(path: Path, found: Sequence[str]) -> None:
+    if found:
+        raise UsageError(
+            f"{path} cannot go on, as its rows would not fit together: {'; '.join(found)}. Undo "
+            f"that, choose another directory with --out, or begin again beside it with --fresh."
+        )

@@ -1,0 +1,31 @@
+"""Whether the second and the third layer activate the same features."""
+
+from streamer.records import Column
+from streamer.tables.metrics.activations import Activations
+from streamer.tables.metrics.columns import Family, Layout, Values
+
+
+def _columns(layout: Layout) -> list[Column]:
+    """None with fewer than three layers, or if those two SAEs differ in width."""
+    if len(layout.layers) < 3 or layout.d_sae[1] != layout.d_sae[2]:
+        return []
+    return [Column(f"cross_layer_consistency_{passage}") for passage in layout.passages]
+
+
+def _compute(activations: Activations, _: Values) -> Values:
+    if len(activations.layers) < 3:
+        return {}
+    second, third = activations.layers[1:3]
+    if second.features.shape != third.features.shape:
+        return {}
+    beside = third.features.gather(-1, second.index).clamp(min=0).to(second.dtype)
+    product = (second.magnitude * beside).sum(-1)
+    # 0/0 is NaN: nothing active, nothing to compare
+    cosine = product / (second.magnitude.norm(dim=-1) * third.magnitude.norm(dim=-1))
+    return {
+        f"cross_layer_consistency_{passage}": cosine[:, place]
+        for place, passage in enumerate(activations.passages)
+    }
+
+
+CONSISTENCY = Family("consistency", _columns, _compute)

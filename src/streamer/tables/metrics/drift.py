@@ -1,0 +1,36 @@
+"""How far a passage's features lie from its prompt's, at the first layer, in degrees."""
+
+from streamer.records import Column
+from streamer.tables.metrics.activations import Activations
+from streamer.tables.metrics.angles import angle, line_angle
+from streamer.tables.metrics.columns import Family, Layout, Values
+
+CONTRASTED = ("fact", "hall")
+
+
+def _columns(layout: Layout) -> list[Column]:
+    if not layout.is_contrast:
+        return []
+    return [
+        Column(f"{metric}_{passage}")
+        for metric in ("centroid_drift", "axis_twist")
+        for passage in CONTRASTED
+    ]
+
+
+def _compute(activations: Activations, _: Values) -> Values:
+    if "prompt" not in activations.passages:
+        return {}
+    shape = activations.layers[0].shape
+    prompt = activations.passages.index("prompt")
+    values: Values = {}
+    for passage in CONTRASTED:
+        other = activations.passages.index(passage)
+        values[f"centroid_drift_{passage}"] = angle(
+            shape.centroid[:, prompt], shape.centroid[:, other]
+        )
+        values[f"axis_twist_{passage}"] = line_angle(shape.axis[:, prompt], shape.axis[:, other])
+    return values
+
+
+DRIFT = Family("drift", _columns, _compute)

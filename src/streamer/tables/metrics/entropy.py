@@ -1,0 +1,28 @@
+"""How evenly the strongest features share the activation, at the first layer."""
+
+import torch
+
+from streamer.records import Column
+from streamer.tables.metrics.activations import Activations
+from streamer.tables.metrics.columns import Family, Layout, Values
+
+TOP = 50
+
+
+def _columns(layout: Layout) -> list[Column]:
+    return [Column(f"entropy_{passage}") for passage in layout.passages]
+
+
+def _compute(activations: Activations, _: Values) -> Values:
+    """−Σ p ln p in nats, p the `TOP` largest active magnitudes normalised to sum to 1."""
+    layer = activations.layers[0]
+    top = layer.magnitude[..., :TOP]
+    p = top / top.sum(-1, keepdim=True)
+    entropy = layer.where_active(torch.special.entr(p).sum(-1))
+    return {
+        f"entropy_{passage}": entropy[:, place]
+        for place, passage in enumerate(activations.passages)
+    }
+
+
+ENTROPY = Family("entropy", _columns, _compute)

@@ -1,0 +1,34 @@
+"""`rejected/`: what could not be processed, with its position, its reason and its raw bytes."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from streamer.records import Rejection
+
+REJECTED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("source", pa.string()),
+        ("offset", pa.int64()),
+        ("reason", pa.string()),
+        ("raw", pa.binary()),
+        ("raw_bytes", pa.int64()),
+    ]
+)
+
+
+def rejected_table(rejections: Sequence[Rejection]) -> pa.Table:
+    """Rows of `rejected/`."""
+    rows = [
+        {
+            "row": rejection.origin.row,
+            "source": rejection.origin.source,
+            "offset": rejection.origin.offset,
+            "reason": rejection.reason,
+            "raw": rejection.raw,
+            "raw_bytes": rejection.size,
+        }
+        for rejection in rejections
+    ]
+    return pa.Table.from_pylist(rows, schema=REJECTED)

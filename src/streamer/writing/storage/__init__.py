@@ -1,0 +1,1 @@
+"""Where a run is written: the only place that knows paths, renames, fsync and locks."""

@@ -1,0 +1,234 @@
+"""Models and SAEs: which load, which are refused and how, and how far a forward pass runs."""
+
+import json
+import shutil
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from streamer import embedded
+from streamer.computing.load import load_worker
+from streamer.computing.model.precision import pick_device
+from streamer.computing.sae.load import _no_pickles
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+from streamer.planning.packing import Packing
+from streamer.records import PackedTokens
+from support.models import D_MODEL, D_SAE, SAES, make_model, make_sae, make_saes
+from support.runs import run_with
+
+LAYERS = (0, 1, 2)
+ARCHITECTURES = ("gpt2", "llama", "qwen2")
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+def packed(passages: list[list[int]], sharing: Any = "trie") -> PackedTokens:
+    return Packing(sharing, 64).pack_passages([tuple(ids) for ids in passages])
+
+
+def config_of(model, sae: str, **settings) -> RunConfig:
+    return RunConfig(model=str(model), sae=sae, **{"layers": LAYERS, **settings})
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_residual_is_hugging_faces_at_the_last_real_token(tmp_path, architecture):
+    path = make_model(tmp_path, architecture)
+    worker = load_worker(config_of(path, make_saes(tmp_path, LAYERS)), "text")
+    plain = AutoModelForCausalLM.from_pretrained(str(path), attn_implementation="eager")
+    rows = [torch.randint(5, 4000, (length,)) for length in (3, 17, 9)]
+    residual = worker.model.residuals(packed([row.tolist() for row in rows]))
+    assert residual.shape == (3, 3, D_MODEL)
+    for place, row in enumerate(rows):
+        with torch.no_grad():
+            hidden = plain(row[None], output_hidden_states=True).hidden_states
+        # hidden_states[l + 1] is the residual behind layer l, but normed behind the last
+        for layer in LAYERS[:-1]:
+            expected = hidden[layer + 1][0, -1]
+            assert torch.dist(residual[layer, place], expected) < 2e-6 * expected.norm()
+
+
+def test_nothing_behind_the_last_hook_runs(tmp_path, llama):
+    worker = load_worker(config_of(llama, make_saes(tmp_path, (0, 1)), layers=(0, 1)), "text")
+    ran: list[str] = []
+    hf = worker.model._run.module
+    for name, module in hf.named_modules():
+        module.register_forward_pre_hook(lambda *_, name=name: ran.append(name))
+    worker.model.residuals(packed([[5, 6, 7]]))
+    assert any(".1." in name for name in ran)
+    assert not [name for name in ran if "layers.2" in name or "lm_head" in name]
+    assert not [name for name in ran if name.endswith("model.norm")]
+
+
+@pytest.mark.parametrize("architecture", SAES)
+def test_every_kind_of_sae_runs(tmp_path, llama, architecture):
+    template = make_saes(tmp_path, LAYERS, architecture=architecture)
+    worker = load_worker(config_of(llama, template), "contrast")
+    run, _ = run_with(worker, out=tmp_path / "RUN", limit=5)
+    counts = run.table("metrics")["l1_fact_l0_norm"].to_pylist()
+    assert all(0 < count <= D_SAE for count in counts)
+    if architecture == "topk":
+        assert max(counts) <= 8
+
+
+def test_an_sae_that_normalises_its_input_keeps_its_scales_apart(tmp_path, llama):
+
+    template = make_saes(tmp_path, (1,))
+    cfg = tmp_path / "sae_1" / "cfg.json"
+    cfg.write_text(
+        json.dumps(json.loads(cfg.read_text()) | {"normalize_activations": "layer_norm"})
+    )
+    worker = load_worker(config_of(llama, template, layers=(1,)), "text")
+    x = torch.randn(2, D_MODEL) * torch.tensor([[1.0], [100.0]])
+    together, _ = worker.saes[0].encode_decode(x)
+    alone, decoded = worker.saes[0].encode_decode(x[1:])
+    assert torch.allclose(together[1:], alone, rtol=1e-5)
+    assert decoded.norm() > 50
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        (
+            {"hook_name": "blocks.1.hook_resid_pre"},
+            "blocks.1.hook_resid_pre.*blocks.1.hook_resid_post",
+        ),
+        ({"d_model": 24}, "reads 24 dimensions.*has 32"),
+        ({"model_name": "gpt2-small"}, "trained on gpt2-small, and the model is llama"),
+    ],
+)
+def test_an_sae_of_something_else_is_refused_naming_both(tmp_path, llama, metadata, message):
+    make_sae(tmp_path / "sae_1", 1, **metadata)
+    with pytest.raises(UsageError, match=message):
+        load_worker(config_of(llama, str(tmp_path / "sae_{layer}"), layers=(1,)), "text")
+
+
+@pytest.mark.parametrize("file", ["sae_weights.safetensors", "cfg.json"])
+def test_a_damaged_sae_is_told_by_name(tmp_path, llama, file):
+    template = make_saes(tmp_path, (1,))
+    (tmp_path / "sae_1" / file).write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"cannot load the SAE .*sae_1"):
+        load_worker(config_of(llama, template, layers=(1,)), "text")
+
+
+def test_a_damaged_model_is_told_by_name(tmp_path, llama):
+    shutil.copytree(llama, tmp_path / "llama")
+    (tmp_path / "llama" / "model.safetensors").write_bytes(b"{}")
+    with pytest.raises(UsageError, match=r"cannot load the model .*llama"):
+        load_worker(config_of(tmp_path / "llama", make_saes(tmp_path, (1,)), layers=(1,)), "text")
+
+
+def test_an_alias_of_the_model_is_the_model(tmp_path):
+    path = make_model(tmp_path, "gpt2")
+    make_sae(tmp_path / "sae_1", 1, model_name="gpt2-small")
+    load_worker(config_of(path, str(tmp_path / "sae_{layer}"), layers=(1,)), "text")
+
+
+def test_bos_is_what_the_saes_want(tmp_path, llama):
+    for layer, wish in ((0, True), (1, False)):
+        make_sae(tmp_path / f"sae_{layer}", layer, prepend_bos=wish)
+    template = str(tmp_path / "sae_{layer}")
+    assert load_worker(config_of(llama, template, layers=(0,)), "text").bos_id is not None
+    assert load_worker(config_of(llama, template, layers=(1,)), "text").bos_id is None
+    with pytest.raises(UsageError, match="disagree about prepend_bos"):
+        load_worker(config_of(llama, template, layers=(0, 1)), "text")
+    load_worker(config_of(llama, template, layers=(0, 1), prepend_bos=True), "text")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": (1, 7)}, "layer 7 is not in the model .* 0 to 2"),
+        ({"hook": "blocks.{layer}.hook_nonsense"}, "has no hook 'blocks.0.hook_nonsense'"),
+        ({"hook": "blocks.{layer}.{x}"}, r"has no hook 'blocks.0.\{x\}'"),
+        ({"device": "tpu0"}, "device 'tpu0' is unknown"),
+    ],
+)
+def test_what_the_model_lacks_is_told(tmp_path, llama, settings, message):
+    template = make_saes(tmp_path, (0, 1, 2, 7))
+    with pytest.raises(UsageError, match=message):
+        load_worker(config_of(llama, template, **settings), "text")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_told():
+    with pytest.raises(UsageError, match="device 'cuda' is not on this machine"):
+        pick_device("cuda")
+
+
+def test_pickled_weights_are_not_loaded_unless_trusted(tmp_path, llama):
+    model = tmp_path / "llama"
+    shutil.copytree(llama, model)
+    state = AutoModelForCausalLM.from_pretrained(str(llama)).state_dict()
+    (model / "model.safetensors").unlink()
+    torch.save(state, model / "pytorch_model.bin")
+    template = make_saes(tmp_path, (1,))
+    with pytest.raises(UsageError, match="cannot load the model"):
+        load_worker(config_of(model, template, layers=(1,)), "text")
+    load_worker(config_of(model, template, layers=(1,), trust_remote_code=True), "text")
+
+
+def test_a_model_that_overflows_rejects_its_records_and_goes_on(tmp_path, llama):
+    worker = load_worker(config_of(llama, make_saes(tmp_path, LAYERS)), "contrast")
+    poisoned = worker.model._run.module.get_input_embeddings().weight
+    token = worker.model.tokenizer("Frankenstein", add_special_tokens=False)["input_ids"][0]
+    with torch.inference_mode():
+        poisoned[token] = float("inf")
+    good = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
+    (tmp_path / "in.jsonl").write_text(good + good.replace("The sky", "Frankenstein") + good)
+    run, _ = run_with(worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN")
+    assert run.table("metrics")["row"].to_pylist() == [0, 2]
+    (rejection,) = run.table("rejected").to_pylist()
+    assert "not finite" in rejection["reason"]
+
+
+def test_a_passage_that_overflows_in_a_batch_is_run_again_by_itself(tmp_path, llama, monkeypatch):
+    worker = load_worker(config_of(llama, make_saes(tmp_path, LAYERS)), "contrast")
+    plain, _ = run_with(worker, out=tmp_path / "PLAIN", limit=3)
+    residuals = worker.model.residuals
+
+    def overflowing(rows):
+        x = residuals(rows).clone()
+        if x.shape[1] == 9:
+            x[:, 4, 0] = float("inf")  # a passage of the second record
+        return x
+
+    monkeypatch.setattr(worker.model, "residuals", overflowing)
+    run, summary = run_with(worker, out=tmp_path / "RUN", limit=3)
+    assert summary.counters.reruns == 1
+    assert run.table("rejected").num_rows == 0
+    for name in ("l1_fact_energy", "l1_fact_dimensionality", "l2_hall_reconstruction_error"):
+        expected = plain.table("metrics")[name].to_pylist()
+        assert run.table("metrics")[name].to_pylist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_embedded_parts_are_known_by_their_name():
+    assert embedded.MODEL.is_dir()
+    assert load_worker(RunConfig(), "text").model.identity.aliases == {embedded.NAME}
+
+
+def test_an_sae_of_attention_heads_reads_them_side_by_side(tmp_path, llama):
+    hook = "blocks.{layer}.attn.hook_z"
+    make_sae(tmp_path / "sae_1", 1, hook_name=hook.format(layer=1))
+    cfg = tmp_path / "sae_1" / "cfg.json"
+    cfg.write_text(json.dumps(json.loads(cfg.read_text()) | {"reshape_activations": "hook_z"}))
+    template = str(tmp_path / "sae_{layer}")
+    worker = load_worker(config_of(llama, template, layers=(1,), hook=hook), "text")
+    heads = worker.model.residuals(packed([[5, 6, 7], [8, 9]], "prefix"))[0]
+    assert heads.shape == (2, D_MODEL)
+    together, _ = worker.saes[0].encode_decode(heads)
+    alone, _ = worker.saes[0].encode_decode(heads[1:])
+    assert torch.allclose(together[1:], alone, rtol=1e-5)
+
+
+def test_a_pickled_sae_is_refused_before_it_is_read(tmp_path):
+    torch.save({"W_dec": torch.zeros(2)}, tmp_path / "sae.pt")
+    with pytest.raises(UsageError, match="stored as a pickle"), _no_pickles(False, "release/id"):
+        torch.load(tmp_path / "sae.pt")
+    with _no_pickles(True, "release/id"):
+        torch.load(tmp_path / "sae.pt")

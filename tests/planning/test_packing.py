@@ -1,0 +1,306 @@
+"""Rows hold every passage once, whatever its neighbours are, and no token more than they must."""
+
+import itertools
+import tracemalloc
+from unittest import mock
+
+import numpy as np
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from streamer.planning.packing import FAR, Packing, as_key
+from streamer.records import Origin, PackedTokens, TokenizedRecord
+
+SHARING = ("trie", "prefix", "none")
+FEW = st.integers(0, 2)
+"""So few ids that passages begin alike all the time."""
+PASSAGES = st.lists(st.lists(FEW, min_size=1, max_size=8).map(tuple), min_size=1, max_size=25)
+LENGTHS = st.integers(1, 40)
+
+
+def seen_from(rows: PackedTokens, read: int) -> tuple[list[int], list[int]]:
+    """Ids and depths of the positions that the one at `read` sees, itself the last."""
+    row, place = divmod(read, rows.tokens.shape[1])
+    sees = np.flatnonzero(rows.ends[row, : place + 1] > place)
+    assert sees[-1] == place
+    return rows.tokens[row, sees].tolist(), rows.depths[row, sees].tolist()
+
+
+def used(rows: PackedTokens) -> list[int]:
+    """Positions of each row up to the last that some passage sees."""
+    width = rows.tokens.shape[1]
+    last = [0] * len(rows.tokens)
+    for read in rows.read_at.tolist():
+        last[read // width] = max(last[read // width], read % width + 1)
+    return last
+
+
+def prefixes(passages: list[tuple[int, ...]]) -> set[tuple[int, ...]]:
+    return {ids[: n + 1] for ids in passages for n in range(len(ids))}
+
+
+def ends_another(passage: tuple[int, ...], passages: set[tuple[int, ...]]) -> bool:
+    return any(passage == one[: len(passage)] for one in passages if one != passage)
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_a_read_sees_its_passage_and_nothing_else(sharing, passages, length):
+    rows = Packing(sharing, length).pack_passages(passages)
+    assert len(rows.read_at) == len(passages)
+    for ids, read in zip(passages, rows.read_at.tolist(), strict=True):
+        tokens, depths = seen_from(rows, read)
+        assert tuple(tokens) == ids
+        assert depths == list(range(len(ids)))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_every_token_of_a_row_is_seen_by_causal_order_at_its_depth(sharing, passages, length):
+    """Also where nobody reads, a position sees as many as its depth says: the mask is a trie's."""
+    rows = Packing(sharing, length).pack_passages(passages)
+    for row, n in enumerate(used(rows)):
+        for place in range(n):
+            _, depths = seen_from(rows, row * rows.tokens.shape[1] + place)
+            assert depths == list(range(rows.depths[row, place] + 1))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_a_row_is_no_longer_than_asked_for_or_than_long_passages_need(sharing, passages, length):
+    rows = Packing(sharing, length).pack_passages(passages)
+    longest = max(map(len, passages))
+    most = longest
+    if sharing == "trie":
+        is_short = 2 * longest <= length
+        most = length if is_short else longest + min(longest, FAR * length)
+    assert rows.tokens.shape[1] <= most
+    assert rows.size == rows.tokens.size
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS)
+def test_padding_counts_as_nothing_and_sees_itself(sharing, passages, length):
+    rows = Packing(sharing, length).pack_passages(passages)
+    assert rows.count == sum(used(rows))
+    for row, n in enumerate(used(rows)):
+        assert rows.ends[row, n:].tolist() == list(range(n + 1, rows.tokens.shape[1] + 1))
+
+
+@given(PASSAGES)
+def test_a_trie_runs_each_distinct_prefix_once_where_all_fit_one_row(passages):
+    everything = 2 * sum(map(len, passages))  # none of them is long beside that
+    rows = Packing("trie", everything).pack_passages(passages)
+    assert len(rows.tokens) == 1
+    assert rows.count == len(prefixes(passages))
+
+
+@given(PASSAGES, LENGTHS)
+def test_a_trie_runs_each_distinct_prefix_at_most_once_a_row(passages, length):
+    rows = Packing("trie", length).pack_passages(passages)
+    for row, n in enumerate(used(rows)):
+        width = rows.tokens.shape[1]
+        paths = [tuple(seen_from(rows, row * width + place)[0]) for place in range(n)]
+        assert len(set(paths)) == len(paths)
+        assert set(paths) <= prefixes(passages)
+
+
+def test_rows_are_filled_evenly():
+    passages = [(first, *range(30)) for first in range(5)]
+    assert Packing("trie", 128).pack_passages(passages).tokens.shape in ((2, 3 * 31), (3, 2 * 31))
+
+
+@given(PASSAGES, LENGTHS)
+def test_even_rows_are_never_larger_than_rows_filled_to_the_brim(passages, length):
+    limit = max(length, *(2 * len(ids) for ids in passages))
+    used, before = [], ()
+    for ids in sorted(passages):
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, ids, strict=False))
+        more = len(ids) - len(list(alike))
+        if used and used[-1] + more <= limit:
+            used[-1] += more
+        else:
+            used.append(len(ids))
+        before = ids
+    assert Packing("trie", limit).pack_passages(passages).size <= len(used) * max(used)
+
+
+@given(PASSAGES, LENGTHS)
+def test_a_passage_that_begins_or_equals_another_costs_nothing(passages, length):
+    rows = Packing("prefix", length).pack_passages(passages)
+    distinct = set(passages)
+    kept = [ids for ids in distinct if not ends_another(ids, distinct)]
+    assert len(rows.tokens) == len(kept)
+    assert rows.count == sum(map(len, kept))
+    assert not rows.branches
+
+
+@given(PASSAGES, LENGTHS)
+def test_without_sharing_every_passage_has_a_row_of_its_own(passages, length):
+    rows = Packing("none", length).pack_passages(passages)
+    width = max(map(len, passages))
+    assert sorted(rows.read_at // width) == list(range(len(passages)))
+    assert rows.count == sum(map(len, passages))
+    assert not rows.branches
+
+
+@given(PASSAGES, LENGTHS)
+def test_rows_branch_if_one_of_them_is_not_a_chain(passages, length):
+    rows = Packing("trie", length).pack_passages(passages)
+    causal = [
+        (rows.depths[row, :n] == np.arange(n)).all() and (rows.ends[row, :n] == n).all()
+        for row, n in enumerate(used(rows))
+    ]
+    assert rows.branches == (not all(causal))
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+@given(PASSAGES, LENGTHS, st.randoms())
+def test_the_order_of_passages_decides_nothing_but_the_order_of_reads(
+    sharing, passages, length, random
+):
+    order = list(range(len(passages)))
+    random.shuffle(order)
+    packing = Packing(sharing, length)
+    one = packing.pack_passages(passages)
+    other = packing.pack_passages([passages[place] for place in order])
+    assert np.array_equal(one.tokens, other.tokens)
+    assert np.array_equal(one.ends, other.ends)
+    assert other.count == one.count
+
+
+@given(st.lists(st.lists(st.integers(0, 2**31 - 1), max_size=3), max_size=20))
+def test_keys_sort_as_token_ids_do(passages):
+    keys = {as_key(np.array(ids, np.int32)): ids for ids in passages}
+    assert [keys[key] for key in sorted(keys)] == sorted(keys.values())
+
+
+@pytest.mark.parametrize("sharing", SHARING)
+def test_a_long_passage_beside_many_equal_short_ones_needs_little_memory(sharing):
+    passages = [np.arange(100, dtype=np.int32)] * 2000 + [np.arange(20_000, dtype=np.int32)]
+    if sharing == "none":
+        passages = passages[-5:]
+    tracemalloc.start()
+    rows = Packing(sharing, 128).pack_passages(passages)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    tokens = sum(map(len, passages))
+    assert peak < 200 * (tokens + rows.size)
+
+
+def records_of(passages: list[tuple[int, ...]], each: int) -> list[TokenizedRecord]:
+    groups = [passages[at : at + each] for at in range(0, len(passages), each)]
+    return [
+        TokenizedRecord(
+            Origin(row, "in", row, row, row + 1),
+            b"",
+            str(row),
+            (),
+            tuple(np.array(ids, np.int32) for ids in group),
+        )
+        for row, group in enumerate(groups)
+    ]
+
+
+@pytest.mark.parametrize("sharing", ["prefix", "none"])
+@given(PASSAGES, LENGTHS, st.integers(1, 3))
+def test_the_sizes_of_records_in_order_bound_what_they_take(sharing, passages, length, each):
+    packing = Packing(sharing, length)
+    records = packing.in_order(records_of(passages, each))
+    for n, size in enumerate(packing.sizes(records), start=1):
+        assert packing.pack(records[:n]).size <= size
+
+
+@given(PASSAGES, st.integers(1, 3))
+def test_the_sizes_of_records_that_share_a_row_bound_what_they_take(passages, each):
+    packing = Packing("trie", 2 * sum(map(len, passages)))
+    records = sorted(records_of(passages, each), key=lambda record: record.tokens[0].tolist())
+    assert all(packing.shares_a_row(record) for record in records)
+    sizes = list(packing.sizes(records))
+    for n, size in enumerate(sizes, start=1):
+        assert packing.pack(records[:n]).count <= size
+    assert sizes == sorted(sizes)
+
+
+@given(PASSAGES)
+def test_the_sizes_of_texts_in_a_trie_are_exact(passages):
+    packing = Packing("trie", 2 * sum(map(len, passages)))
+    records = sorted(records_of(passages, 1), key=lambda record: record.tokens[0].tolist())
+    found = [packing.pack(records[: n + 1]).count for n in range(len(records))]
+    assert list(packing.sizes(records)) == found
+
+
+@given(PASSAGES)
+@example([(0,), (1, 0, 0, 0), (2, 0, 0, 0)])
+def test_a_long_record_has_a_row_in_which_each_of_its_tokens_runs_once(passages):
+    packing, records = Packing("trie", 6), records_of(passages, len(passages))
+    assume(not packing.shares_a_row(records[0]))
+    rows = packing.pack(records)
+    assert len(rows.tokens) == 1
+    assert rows.count == len(prefixes(passages))
+
+
+@pytest.mark.parametrize("sharing", ["trie", "prefix", "none"])
+@pytest.mark.parametrize("compared", [1, 20])
+@given(PASSAGES, LENGTHS, st.integers(1, 3))
+def test_order_keeps_every_record_and_does_not_depend_on_what_is_compared_at_once(
+    sharing, compared, passages, length, each
+):
+    packing = Packing(sharing, length, 2 * length)
+    long = [one for one in records_of(passages, each) if not packing.shares_a_row(one)]
+    found = packing.in_order(long)
+    assert sorted(map(id, found)) == sorted(map(id, long))
+    with mock.patch("streamer.planning.packing.COMPARED", compared):
+        assert [*map(id, packing.in_order(long))] == [*map(id, found)]
+
+
+def test_long_texts_with_little_in_common_have_rows_of_their_own():
+    texts = [(0, first, *range(200)) for first in range(1, 6)]
+    rows = Packing("trie", 128).pack(records_of(texts, 1))
+    assert rows.tokens.shape == (5, 202)
+    assert not rows.branches
+
+
+def with_examples(length: int, count: int) -> list[TokenizedRecord]:
+    passages = []
+    for question in range(count):
+        prompt = (*range(length), length + question)
+        passages += [prompt, (*prompt, 1, 2), (*prompt, 3, 4)]
+    return records_of(passages, 3)
+
+
+@pytest.mark.parametrize(("length", "most"), [(400, 2), (1500, 1), (4000, 1)])
+def test_examples_that_all_prompts_begin_with_run_once_for_many_records(length, most):
+    packing, records = Packing("trie", 128), with_examples(length, 100)
+    rows = packing.pack(records)
+    assert len(rows.tokens) == most
+    assert rows.count <= most * (length + 2) + 100 * 5
+    assert packing.sizes(records)[-1] == length + 100 * 5
+
+
+@pytest.mark.parametrize(
+    ("alike", "others", "shape"),
+    [
+        (40, 2, (6, 400)),  # in narrow rows, 16 of 200
+        (10, 10, (14, 200)),  # in wide ones, 11 of 400
+    ],
+)
+def test_rows_are_as_wide_as_takes_fewest_positions(alike, others, shape):
+    """What begins alike may share wide rows, to which all others are padded."""
+    texts = [(*range(100), 1000 + text, *range(29)) for text in range(alike)]
+    texts += [tuple(range(10_000 * text, 10_000 * text + 200)) for text in range(1, others + 1)]
+    assert Packing("trie", 128).pack(records_of(texts, 1)).tokens.shape == shape
+
+
+def test_a_very_long_record_of_little_in_common_has_a_row_for_each_branch():
+    prompt = tuple(range(50))
+    (record,) = records_of([prompt, (*prompt, *range(3000)), (*prompt, *range(1, 3000))], 3)
+    assert Packing("trie", 128).pack([record]).tokens.shape == (2, 3050)
+
+
+def test_no_row_of_long_passages_is_longer_than_the_context():
+    prompt = tuple(range(300))
+    (record,) = records_of([prompt, (*prompt, *range(1, 60)), (*prompt, *range(2, 70))], 3)
+    assert Packing("trie", 128, 500).pack([record]).tokens.shape == (1, 427)
+    assert Packing("trie", 128, 400).pack([record]).tokens.shape == (2, 368)

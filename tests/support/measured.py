@@ -1,0 +1,68 @@
+"""What streamer says about texts, by column, as tests compare it with a reference."""
+
+import json
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from streamer.computing.worker import Worker
+from streamer.embedded import RECORDS
+from streamer.loading.tokenizing import Tokenizing, tokenize
+from streamer.records import Column, Origin, Record, TokenizedRecord, Window
+from support.agreement import Rounding
+
+ROUNDING = {"float32": Rounding(1e-5, 1e-6), "float64": Rounding(1e-9, 1e-9)}
+Texts = Sequence[str]
+Measured = dict[str, float | str | None]
+
+
+def contrast_texts() -> list[Texts]:
+    """The passages of the embedded records."""
+    files = [json.loads(path.read_text("utf-8")) for path in sorted(RECORDS.glob("*.json"))]
+    return [
+        (r["prompt"], f"{r['prompt']} {r['fact']}", f"{r['prompt']} {r['hallucination']}")
+        for records in files
+        for r in records
+    ]
+
+
+def tokenized(worker: Worker, texts: Sequence[Texts]) -> tuple[TokenizedRecord, ...]:
+    records = [
+        Record(Origin(row, "in", row, row, row + 1), b"", str(row), (), tuple(passages))
+        for row, passages in enumerate(texts)
+    ]
+    model = worker.model
+    how = Tokenizing(model.tokenizer, worker.bos_id, model.context, "reject")
+    return tuple(r for r in tokenize(records, how) if isinstance(r, TokenizedRecord))
+
+
+def measured(worker: Worker, texts: Sequence[Texts], size: int) -> list[Measured]:
+    """What streamer says about each record, in batches of `size`."""
+    records = tokenized(worker, texts)
+    window = Window(0, len(records))
+    rows = [
+        row
+        for start in range(0, len(records), size)
+        for row in worker.process(
+            worker.batch(window, records[start : start + size])
+        ).values.tolist()
+    ]
+    assert len(rows) == len(texts)
+    return [named(worker.columns, row) for row in rows]
+
+
+def named(columns: Sequence[Column], row: Sequence[float]) -> Measured:
+    """A row of values by column, with null for NaN and classes by their name."""
+    found: Measured = {}
+    for column, value in zip(columns, row, strict=True):
+        known = column.categories[int(value)] if column.categories and value >= 0 else value
+        found[column.name] = None if math.isnan(value) else known
+    return found
+
+
+def record(row: int, *lengths: int) -> TokenizedRecord:
+    """Of random passages, which share no tokens."""
+    random = np.random.default_rng(row)
+    tokens = tuple(random.integers(5, 4000, n).astype(np.int32) for n in lengths)
+    return TokenizedRecord(Origin(row, "in", row, row, row + 1), b"raw", str(row), (), tokens)
