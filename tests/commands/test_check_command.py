@@ -73,7 +73,7 @@ def test_what_is_no_run_is_refused(flag, tmp_path, capsys):
 
 def test_checking_does_not_load_torch(run):
     code = (
-        "import sys; from streamer import cli\n"
+        "import sys; from streamer.commands import cli\n"
         "try: cli.main(['check', sys.argv[1]])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "assert 'torch' not in sys.modules"

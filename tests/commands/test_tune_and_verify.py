@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from streamer.commands import cli
+from streamer.commands.agreement import RULES, batches_agree, counts_behind, finding
 from streamer.commands.sample import take_sample
-from streamer.commands.tune import Trial, measure, recommended
-from streamer.commands.verify import RULES, counts_behind, finding, verify
+from streamer.commands.trials import Trial, measure, recommended
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig, load_config
 from streamer.records import Column
@@ -128,9 +128,9 @@ def test_verify_notices_a_small_error_in_one_column(loaded, monkeypatch):
 
     from rich.console import Console
 
-    assert verify(RunConfig(), 6, Console(quiet=True))
+    assert batches_agree(RunConfig(), 6, Console(quiet=True))
     monkeypatch.setattr(loaded, "process", slightly_off)
-    assert not verify(RunConfig(), 6, Console(quiet=True))
+    assert not batches_agree(RunConfig(), 6, Console(quiet=True))
 
 
 def test_what_rests_on_a_feature_that_flipped_is_counted_not_compared():

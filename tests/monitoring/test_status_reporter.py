@@ -20,7 +20,7 @@ import pyte
 import pytest
 from rich.console import Console
 
-from streamer.commands.watch import OLD_SECONDS, Watched, watch
+from streamer.commands.watch import OLD_SECONDS, Watched, show_until_over
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.monitoring.library_warnings import LibraryWarnings
@@ -311,7 +311,7 @@ def test_the_status_of_a_run_that_failed_has_the_cause(tmp_path, embedded_worker
     assert sign.status == "failed"
     assert now.note == "ValueError: a stage broke"
     console = Console(record=True, width=200, file=(tmp_path / "out").open("w"))
-    assert watch(tmp_path / "RUN", once=False, console=console) == 1
+    assert show_until_over(tmp_path / "RUN", once=False, console=console) == 1
     assert "a stage broke" in console.export_text()
 
 

@@ -1,19 +1,23 @@
-"""The flags that every command shares: a key of the configuration each, with its help."""
+"""The flags that every command shares: RunConfig's keys, with their types and help from there."""
 
 import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict, get_args, get_origin
+from types import NoneType, UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypedDict, Union, get_args, get_origin
 
 from cyclopts import Parameter
 
 from streamer.config import STDIN, RunConfig, load_config
 from streamer.errors import UsageError
 
+POSITIONAL = "paths"
+"""The key that is no flag."""
 
-def help_of(field: str) -> str:
+
+def _help_of(key: str) -> str:
     """A flag's help is its line in the configuration, with what it may be and what it is."""
-    known = RunConfig.model_fields[field]
+    known = RunConfig.model_fields[key]
     text = (known.description or "").replace("\n", " ")
     choices = get_args(known.annotation) if get_origin(known.annotation) is Literal else ()
     if any(choice not in text for choice in choices):
@@ -26,62 +30,55 @@ def help_of(field: str) -> str:
     return text
 
 
-def _flag(field: str) -> Any:
-    return Parameter(help=help_of(field), negative="", show_default=False)
+def _taken_as(annotation: Any) -> Any:
+    """What the command line reads for a key of this type. RunConfig judges the value, so that a
+    choice is text here, numbers with commas are, and each entry of a map is."""
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _taken_as(arguments[0])
+    if origin in (Union, UnionType):
+        return _taken_as(next(one for one in arguments if one is not NoneType))
+    if origin is dict:
+        return list[str]
+    return str if origin in (Literal, tuple) else annotation
 
 
-class Flags(TypedDict, total=False):
-    """What is given on the command line; what is not is absent."""
-
-    out: Annotated[Path, _flag("out")]
-    kind: Annotated[str, _flag("kind")]
-    field: Annotated[list[str], _flag("field")]
-    carry: Annotated[list[str], _flag("carry")]
-    limit: Annotated[int, _flag("limit")]
-    too_long: Annotated[str, _flag("too_long")]
-    follow: Annotated[bool, _flag("follow")]
-    max_record_bytes: Annotated[int, _flag("max_record_bytes")]
-    model: Annotated[str, _flag("model")]
-    layers: Annotated[str, _flag("layers")]
-    hook: Annotated[str, _flag("hook")]
-    sae: Annotated[str, _flag("sae")]
-    prepend_bos: Annotated[bool, Parameter(help=help_of("prepend_bos"))]
-    trust_remote_code: Annotated[bool, _flag("trust_remote_code")]
-    device: Annotated[str, _flag("device")]
-    dtype: Annotated[str, _flag("dtype")]
-    fp16: Annotated[bool, _flag("fp16")]
-    bf16: Annotated[bool, _flag("bf16")]
-    forward: Annotated[str, _flag("forward")]
-    sharing: Annotated[str, _flag("sharing")]
-    batch_size: Annotated[int, _flag("batch_size")]
-    max_tokens: Annotated[int, _flag("max_tokens")]
-    deterministic: Annotated[bool, _flag("deterministic")]
-    overlap: Annotated[bool, Parameter(help=help_of("overlap"))]
-    window: Annotated[int, _flag("window")]
-    seed: Annotated[int, _flag("seed")]
-    noise_std: Annotated[float, _flag("noise_std")]
-    prefetch_records: Annotated[int, _flag("prefetch_records")]
-    prefetch_bytes: Annotated[int, _flag("prefetch_bytes")]
-    row_group_rows: Annotated[int, _flag("row_group_rows")]
-    part_rows: Annotated[int, _flag("part_rows")]
-    part_bytes: Annotated[int, _flag("part_bytes")]
-    part_seconds: Annotated[float, _flag("part_seconds")]
-    disk_wait_seconds: Annotated[float, _flag("disk_wait_seconds")]
-    stall_seconds: Annotated[float, _flag("stall_seconds")]
-    progress: Annotated[str, _flag("progress")]
-    metrics_port: Annotated[int, _flag("metrics_port")]
-    metrics_address: Annotated[str, _flag("metrics_address")]
+def _flag(key: str) -> Any:
+    """A switch that is off unless it is given needs no --no-switch."""
+    known = RunConfig.model_fields[key]
+    taken = _taken_as(known.annotation)
+    has_negative = taken is bool and known.default is not False
+    negative = None if has_negative else ""
+    return Annotated[taken, Parameter(help=_help_of(key), negative=negative, show_default=False)]
 
 
-def config_from(file: Path | None, paths: Sequence[str], flags: Mapping[str, Any]) -> RunConfig:
+if TYPE_CHECKING:
+    Flags = dict[str, Any]
+else:
+    # not RunConfig itself: values are judged once the file's and the flags' are together
+    keys = [key for key in RunConfig.model_fields if key != POSITIONAL]
+    Flags = TypedDict("Flags", {key: _flag(key) for key in keys}, total=False)
+    Flags.__doc__ = "What is given on the command line; what is not is absent."
+
+Paths = Annotated[str, Parameter(help=_help_of(POSITIONAL), allow_leading_hyphen=True)]
+File = Annotated[
+    Path | None, Parameter(help="A TOML file with any of these settings; flags override it.")
+]
+Settings = Annotated[Flags | None, Parameter(name="*")]
+Count = Annotated[int, Parameter(help="How many of the first records to take.")]
+
+
+def config_from(
+    file: Path | None, paths: Sequence[str], flags: Mapping[str, Any] | None
+) -> RunConfig:
     """The configuration that `file` and, on top of it, the command line make.
 
     :raises UsageError: of what is wrong in either.
     """
     _refuse_flags(paths)
-    given = dict(flags)
+    given = dict(flags or {})
     if paths:
-        given["paths"] = paths
+        given[POSITIONAL] = paths
     for key in ("field", "carry"):
         if key in given:
             given[key] = dict(_pair(key, text) for text in given[key])
@@ -107,7 +104,7 @@ def _refuse_flags(paths: Sequence[str]) -> None:
     """Paths may begin with a hyphen for the sake of -, so an unknown flag lands among them."""
     for path in paths:
         if path.startswith("-") and path != STDIN:
-            flags = ["--" + field.replace("_", "-") for field in RunConfig.model_fields]
+            flags = ["--" + key.replace("_", "-") for key in RunConfig.model_fields]
             near = difflib.get_close_matches(path.partition("=")[0], flags, n=1)
             hint = f"Did you mean {near[0]}?" if near else "See `streamer run --help`."
             raise UsageError(f"Unknown option: {path}. {hint}")

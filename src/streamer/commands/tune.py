@@ -1,150 +1,56 @@
-"""`streamer tune`: how fast this model measures this data on this device, by batch size."""
+"""`streamer tune`: which batch size to use."""
 
-import statistics
-import sys
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated
 
-import tomlkit
+from cyclopts import Parameter
 from rich.console import Console
-from rich.table import Table
-from tomlkit.exceptions import TOMLKitError
 
-from streamer.commands.sample import Sample, take_sample
-from streamer.config import RunConfig
-from streamer.device.memory import PeakMemory
+from streamer.commands.flags import Count, File, Paths, Settings, config_from, numbers
+from streamer.commands.run import loading
 from streamer.errors import UsageError
-from streamer.monitoring.display import as_text
-from streamer.planning.budget import Budget
-from streamer.planning.planner import Planner
-from streamer.records import Batch, Chunk
-
-AS_GOOD = 0.95
-"""Of settings this close to the fastest, the smallest is recommended: it needs least memory."""
-Key = Literal["batch_size", "max_tokens"]
-
-
-@dataclass(frozen=True, slots=True)
-class Trial:
-    """What was measured with one setting."""
-
-    size: int
-    seconds: float
-    """For the whole sample, median of the repeats."""
-    per_second: float
-    """Records."""
-    peak: int
-    """Bytes: of the device, or of the process where that is a CPU."""
+from streamer.monitoring.screen import Screen
 
 
 def tune(
-    config: RunConfig,
-    *,
-    key: Key,
-    sizes: Sequence[int],
-    records: int,
-    repeats: int,
-    write: Path | None,
-    console: Console,
-) -> None:
-    """Measure the first `records` in batches of each of `sizes` (records, or token positions), in
-    turns; print what was found; and write the best into the TOML file `write`.
+    *paths: Paths,
+    config: File = None,
+    batch_sizes: Annotated[
+        str | None, Parameter(help="Records a batch to try, as in 1,4,8,16,32.")
+    ] = None,
+    token_budgets: Annotated[
+        str | None, Parameter(help="Token positions a batch to try, as in 512,1024,2048.")
+    ] = None,
+    records: Count = 64,
+    repeats: Annotated[int, Parameter(help="How often each is measured.")] = 3,
+    write: Annotated[
+        Path | None, Parameter(help="A TOML file to write the best into, made if need be.")
+    ] = None,
+    flags: Settings = None,
+) -> int:
+    """Try batch sizes on your data and model, and say which to use.
 
-    :raises UsageError: the configuration, a size or the file is wrong.
+    Prints time, speed-up, samples a second and peak memory of each. Writes no run.
     """
-    if min(sizes) < 1 or repeats < 1:
-        raise UsageError("batch sizes, token budgets and repeats must be at least 1")
-    document = _document(write) if write else None
-    sample = take_sample(config, records)
-    trials = measure(sample, key, sizes, repeats)
-    best = recommended(trials)
-    _print(trials, best, key, len(sample.records), console)
-    if document is not None and write is not None:
-        document[key] = best.size
-        try:
-            write.write_text(tomlkit.dumps(document), "utf-8")
-        except OSError as error:
-            raise UsageError(f"cannot write {write}: {error}") from None
-        console.print(f"{key} = {best.size} is in {write}", highlight=False)
+    if batch_sizes and token_budgets:
+        raise UsageError("--batch-sizes and --token-budgets exclude each other: give one of them")
+    if token_budgets:
+        sizes = numbers("--token-budgets", token_budgets)
+    else:
+        sizes = numbers("--batch-sizes", batch_sizes or "1,4,8,16,32")
+    settings = config_from(config, paths, flags)
+    console = Console()
+    with Screen(console, settings.progress) as screen:
+        screen.say(loading(settings))
+    from streamer.commands.trials import recommend  # noqa: PLC0415
 
-
-def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> list[Trial]:
-    """A trial for each size. All are run in turns, so that what else the machine does falls on all
-    alike. In the first turn the memory is watched, and nothing timed: it warms up."""
-    batches = {size: _batches(sample, key, size) for size in sizes}
-    worker = sample.worker
-    worker.process(batches[sizes[-1]][0])  # so that what is made once counts for none
-
-    def run(size: int) -> None:
-        for batch in batches[size]:
-            worker.feed(batch)
-        worker.drain()
-
-    peaks, seconds = {}, {size: list[float]() for size in sizes}
-    for size in sizes:
-        with PeakMemory(worker.model.device) as peak:
-            run(size)
-        peaks[size] = peak.bytes
-    for _ in range(repeats):
-        for size in sizes:
-            begin = time.perf_counter()
-            run(size)
-            seconds[size].append(time.perf_counter() - begin)
-    return [
-        Trial(size, median, len(sample.records) / median, peaks[size])
-        for size in sizes
-        for median in [statistics.median(seconds[size])]
-    ]
-
-
-def recommended(trials: Sequence[Trial]) -> Trial:
-    """The smallest that is as good as the fastest."""
-    fastest = max(trial.per_second for trial in trials)
-    good = [trial for trial in trials if trial.per_second >= AS_GOOD * fastest]
-    return min(good, key=lambda trial: trial.size)
-
-
-def _batches(sample: Sample, key: Key, size: int) -> list[Batch]:
-    budget = Budget(sys.maxsize, records=size) if key == "batch_size" else Budget(size)
-    planner = Planner(sample.worker.packing, budget, len(sample.records), sys.maxsize)
-    planner.add(Chunk.of(sample.records))
-    return list(planner.cut())
-
-
-def _document(file: Path) -> tomlkit.TOMLDocument:
-    try:
-        return tomlkit.parse(file.read_text("utf-8")) if file.exists() else tomlkit.document()
-    except (OSError, UnicodeDecodeError, TOMLKitError) as error:
-        raise UsageError(f"cannot write into {file}: {error}") from None
-
-
-def _print(trials: Sequence[Trial], best: Trial, key: Key, records: int, console: Console) -> None:
-    table = Table(
-        title=f"{records} records, {'records' if key == 'batch_size' else 'positions'} a batch",
-        title_justify="left",
+    recommend(
+        settings,
+        key="max_tokens" if token_budgets else "batch_size",
+        sizes=sizes,
+        records=records,
+        repeats=repeats,
+        write=write,
+        console=console,
     )
-    for heading in ("batch size" if key == "batch_size" else "max tokens", "time", "speed-up"):
-        table.add_column(heading, justify="right")
-    table.add_column("samples/s", justify="right")
-    table.add_column("peak memory", justify="right")
-    for trial in trials:
-        table.add_row(
-            f"{trial.size:,}",
-            f"{trial.seconds:.2f}s",
-            f"{trials[0].seconds / trial.seconds:.2f}×",
-            f"{trial.per_second:,.1f}",
-            as_text(trial.peak),
-            style="bold green" if trial is best else "",
-        )
-    console.print(table)
-    flag = "--" + key.replace("_", "-")
-    console.print(
-        f"Use {flag} {best.size}: {best.per_second:,.1f} samples/s, the smallest within "
-        f"{1 - AS_GOOD:.0%} of the fastest.",
-        highlight=False,
-    )
-    if key == "batch_size" and best.size == max(trial.size for trial in trials):
-        console.print("Larger ones may be faster still; without the flag, streamer finds out.")
+    return 0

@@ -1,4 +1,4 @@
-"""Watching a run from outside: the display it shows itself, from what it writes to status.json."""
+"""`streamer watch`: a run from outside, in the display that it shows itself, from status.json."""
 
 import dataclasses
 import socket
@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import psutil
+from cyclopts import Parameter
 from rich.console import Console
 
 from streamer.monitoring.display import (
@@ -85,7 +87,23 @@ class Watched:
         return self._clock() - self._since
 
 
-def watch(directory: Path, once: bool, console: Console) -> int:
+def watch(
+    run: Annotated[Path, Parameter(help="A run directory.")],
+    *,
+    once: Annotated[bool, Parameter(help="Print one line and end.", negative="")] = False,
+) -> int:
+    """Show a run that goes on in another terminal, or went on.
+
+    Ends with the run: exit code 0 if it finished; 1 if it was stopped, failed, or gives no sign of
+    life. With --once: 0 too while it goes on.
+    """
+    try:
+        return show_until_over(run, once, Console())
+    except KeyboardInterrupt:
+        return 130
+
+
+def show_until_over(directory: Path, once: bool, console: Console) -> int:
     """Show the run in `directory` until it is over; once: one line. Returns the exit code: 1 where
     it has failed, was stopped or gives no sign of life.
 

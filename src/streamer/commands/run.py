@@ -1,0 +1,71 @@
+"""`streamer run`: measure records into a run directory."""
+
+from functools import partial
+from typing import Annotated
+
+import anyio
+from cyclopts import Parameter
+from rich.console import Console
+
+from streamer.commands.flags import File, Paths, Settings, config_from
+from streamer.config import STDIN, RunConfig
+from streamer.errors import RunFault
+from streamer.monitoring.screen import Screen
+from streamer.running.signals import exit_on_signal
+
+
+def run(
+    *paths: Paths,
+    config: File = None,
+    fresh: Annotated[
+        bool, Parameter(help="Begin again beside a run that is there.", negative="")
+    ] = False,
+    flags: Settings = None,
+) -> int:
+    """Measure every record of PATHS and write a run directory.
+
+    The same command again goes on where a run was stopped or killed. Without arguments: the
+    embedded model on the embedded records.
+    """
+    return run_to_end(config_from(config, paths, flags), fresh=fresh)
+
+
+def run_to_end(config: RunConfig, *, fresh: bool = False) -> int:
+    """Do what `config` says and print how it went. Returns the exit code.
+
+    :raises UsageError: something in `config` cannot be had.
+    :raises RunFault: the run broke off; its message says how to go on.
+    """
+    from streamer.running.prepare import prepare  # noqa: PLC0415
+
+    console = Console()
+    with Screen(console, config.progress) as screen, exit_on_signal():
+        if config.kind == "auto" and (config.follow or STDIN in config.paths):
+            screen.say("Waiting for the first record, to see its fields …")
+        prepared = prepare(config, fresh=fresh)
+        if prepared.is_finished:
+            screen.say(f"{prepared.out} is finished: {prepared.begin.row:,} records.")
+            return 0
+        out, kind = prepared.out, prepared.loader.fields.kind
+        if prepared.directory:
+            screen.say(f"Going on with {out} after {prepared.begin.row:,} records.")
+        else:
+            screen.say(f"Measuring {kind} records into {out}.")
+            screen.say(f"If it is interrupted, `streamer resume {out}` goes on.")
+        screen.say(loading(config))
+        from streamer.results.summary import print_summary  # noqa: PLC0415
+        from streamer.running.run import run as run_prepared  # noqa: PLC0415
+
+        try:
+            summary = anyio.run(run_prepared, prepared, console)
+        except RunFault as fault:
+            again = RunFault(f"{fault} (streamer resume {prepared.out})")
+            again.exit_code = fault.exit_code
+            raise again from fault
+        screen.do(partial(print_summary, summary, console))
+    return 0 if summary.signal is None else 128 + summary.signal
+
+
+def loading(config: RunConfig) -> str:
+    """What is said while the model is loaded."""
+    return f"Loading {config.model} …"
