@@ -4,7 +4,7 @@ import json
 
 import streamer
 from streamer.embedded import RECORDS
-from support.processes import Starter, run_with_kills
+from support.processes import run, run_with_kills
 
 KILLS = 50
 COUNT = 12_000
@@ -20,17 +20,12 @@ def test_fifty_kills_leave_no_trace(tmp_path):
             file.write("{}\n" if place % 41 == 7 else text + "\n")
     common = ["run", "in.jsonl", "--deterministic", "--window", "64", "--progress", "none"]
     common += ["--part-seconds", "0.2"]
-    starter = Starter(tmp_path, OMP_NUM_THREADS="1")
-    starter.start(*common, "--out", "WHOLE")
-    assert starter.wait() == 0
-    killed = run_with_kills(
-        starter, tmp_path, [*common, "--out", "RUN"], kills=KILLS, seed=0, latest=0.8
-    )
-    starter.close()
+    assert run(*common, "--out", "WHOLE", folder=tmp_path, timeout=600).returncode == 0
+    killed = run_with_kills(tmp_path, [*common, "--out", "RUN"], kills=KILLS, seed=0, latest=0.8)
     assert killed == KILLS
-    run, whole = (streamer.open_run(tmp_path / name) for name in ("RUN", "WHOLE"))
-    assert len(run.manifest["earlier_sessions"]) == KILLS
+    killed_run, whole = (streamer.open_run(tmp_path / name) for name in ("RUN", "WHOLE"))
+    assert len(killed_run.manifest["earlier_sessions"]) == KILLS
     for table in ("metrics", "rejected"):
-        assert run.table(table).equals(whole.table(table))
-    assert run.manifest["counts"] == whole.manifest["counts"]
-    assert run.manifest["counts"]["records"] == COUNT
+        assert killed_run.table(table).equals(whole.table(table))
+    assert killed_run.manifest["counts"] == whole.manifest["counts"]
+    assert killed_run.manifest["counts"]["records"] == COUNT

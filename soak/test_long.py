@@ -4,7 +4,6 @@ rubbish in it, and kills: nothing is lost, and memory, file handles and threads 
 
 import itertools
 import json
-import os
 import random
 import signal
 import threading
@@ -18,7 +17,7 @@ import pyarrow.compute as pc
 import streamer
 from bench.scale import make_model
 from streamer.writing.commit import read_checkpoint
-from support.processes import Starter
+from support.processes import COMMAND, Popen
 
 COUNT = 200_000
 SESSIONS = 8
@@ -66,21 +65,20 @@ def test_a_day_in_miniature(tmp_path):
     path.touch()
     command = ["run", "in.jsonl", "--follow", "--kind", "text", "--out", "RUN"]
     command += ["--part-seconds", "2", "--progress", "none", *make_model(tmp_path)]
-    starter = Starter(tmp_path, OMP_NUM_THREADS="1")
     bounds = [COUNT // 2 * n // (SESSIONS - 1) for n in range(SESSIONS)] + [COUNT]
     for session, (known, upto) in enumerate(itertools.pairwise(bounds)):
         feeder = threading.Thread(target=feed, args=(path, upto, known, session))
         feeder.start()
-        watch = Watch(psutil.Process(starter.start(*command)))
+        process = Popen([*COMMAND, *command], cwd=tmp_path)
+        watch = Watch(psutil.Process(process.pid))
         last = session == SESSIONS - 1
         goal = COUNT if last else (known + upto) // 2
         while read_checkpoint(out).row < goal:
             time.sleep(0.25)
             watch.look()
         feeder.join()
-        os.kill(watch.process.pid, signal.SIGTERM if last else signal.SIGKILL)
-        assert starter.wait() == (143 if last else -signal.SIGKILL)
-    starter.close()
+        process.send_signal(signal.SIGTERM if last else signal.SIGKILL)
+        assert process.wait() == (143 if last else -signal.SIGKILL)
     run = streamer.open_run(out)
     ids = [int(one) for one in run.table("metrics")["id"].to_pylist()]
     assert ids == [place for place in range(COUNT) if place % 50 != 3]

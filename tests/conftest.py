@@ -1,10 +1,14 @@
 """Fixtures that test files of several rooms share."""
 
+import os
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run in as many processes as there are cores
+
 
 from streamer.computing.worker import Worker
 from support.runs import embedded

@@ -14,7 +14,7 @@ import pyte
 import pytest
 
 import streamer
-from support.processes import COMMAND, GOOD, run, wait_for_start
+from support.processes import COMMAND, GOOD, Popen, run, wait_for_start
 
 LINE = re.compile(
     r"Progress: \d+/~?\d+ samples \| Rate: \d+\.\d samples/sec \| ETA: \S+ \| Peak memory: "
@@ -61,7 +61,7 @@ def test_a_terminal_shows_everything_the_stages_do(tmp_path):
     (tmp_path / "in.jsonl").write_text((GOOD * 3000) + "rubbish\n")
     main, terminal = pty.openpty()
     os.set_blocking(main, False)
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "in.jsonl", "--out", "RUN", "--batch-size", "16"],
         cwd=tmp_path,
         stdout=terminal,
@@ -114,7 +114,7 @@ def test_a_terminal_shows_everything_the_stages_do(tmp_path):
 
 def test_a_signal_drains_what_is_in_flight_and_says_so(tmp_path):
     (tmp_path / "in.jsonl").write_text(GOOD * 100_000)
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "in.jsonl", "--out", "RUN"],
         cwd=tmp_path,
         stdout=subprocess.PIPE,
@@ -133,7 +133,7 @@ def test_a_signal_drains_what_is_in_flight_and_says_so(tmp_path):
 
 
 def test_a_pipe_that_idles_is_measured_and_can_be_stopped(tmp_path):
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "-", "--out", "RUN"], cwd=tmp_path, stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -150,7 +150,7 @@ def test_a_pipe_that_idles_is_measured_and_can_be_stopped(tmp_path):
 
 
 def test_a_run_outlives_the_pipe_that_its_lines_go_to(tmp_path):
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "--out", "RUN"], cwd=tmp_path, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )  # fmt: skip

@@ -3,7 +3,6 @@
 import io
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -19,8 +18,9 @@ from streamer.errors import UsageError
 from streamer.monitoring.exporter import exporting
 from streamer.running.prepare import prepare
 from streamer.running.run import run
+from support.processes import COMMAND, Popen
+from support.processes import run as command
 
-COMMAND = [sys.executable, "-m", "streamer"]
 GOOD = b'{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
 
 
@@ -51,7 +51,7 @@ def scrape(port: int) -> dict[tuple[str, str], float]:
 
 
 def test_a_run_serves_what_it_counts_while_it_goes_on(tmp_path, port):
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "-", "--out", "RUN", "--metrics-port", str(port)],
         cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
     )  # fmt: skip
@@ -120,10 +120,7 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(tmp_path, taken
 
 def test_a_port_is_a_number_that_a_port_can_have(tmp_path):
     for wrong in ("0", "70000"):
-        done = subprocess.run(
-            [*COMMAND, "run", "--metrics-port", wrong], cwd=tmp_path,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = command("run", "--metrics-port", wrong, folder=tmp_path)
         assert done.returncode == 2
         assert "metrics_port" in done.stderr
     with (

@@ -27,10 +27,10 @@ from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.status import StatusFile, read_status
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
+from support.processes import COMMAND, Popen, run
 from support.runs import run_with
 from support.told import NOW
 
-COMMAND = [sys.executable, "-m", "streamer"]
 GOOD = b'{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
 
 
@@ -39,7 +39,7 @@ class Fed:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.path = folder / "RUN"
-        self.process = subprocess.Popen(
+        self.process = Popen(
             [*COMMAND, "run", "-", "--out", "RUN", *arguments], cwd=folder,
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         )  # fmt: skip
@@ -80,10 +80,7 @@ def fed(tmp_path) -> Iterator[Fed]:
 
 
 def watching(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, "watch", "RUN", *arguments], cwd=folder, capture_output=True, text=True,
-        check=False, timeout=60,
-    )  # fmt: skip
+    return run("watch", "RUN", *arguments, folder=folder, timeout=60)
 
 
 def make_old(path: Path) -> None:
@@ -143,7 +140,7 @@ file.write("finished", NOW)
 def beating(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that says of itself what a run does, until its input ends."""
     (tmp_path / "RUN").mkdir()
-    process = subprocess.Popen([sys.executable, "-c", BEATING], cwd=tmp_path, stdin=subprocess.PIPE)
+    process = Popen([sys.executable, "-c", BEATING], cwd=tmp_path, stdin=subprocess.PIPE)
     while not (tmp_path / "RUN" / "status.json").exists():
         time.sleep(0.05)
         assert process.poll() is None
@@ -154,7 +151,7 @@ def beating(tmp_path) -> Iterator[subprocess.Popen[bytes]]:
 
 def test_watch_shows_the_live_display_in_another_terminal_and_ends_with_the_run(tmp_path, beating):
     main, terminal = pty.openpty()
-    watcher = subprocess.Popen(
+    watcher = Popen(
         [*COMMAND, "watch", "RUN"],
         cwd=tmp_path,
         stdout=terminal,
@@ -356,9 +353,7 @@ def test_what_is_no_run_is_told(tmp_path):
     ):
         with pytest.raises(UsageError, match=message):
             read_status(tmp_path / name)
-    done = subprocess.run(
-        [*COMMAND, "watch", "nowhere"], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = run("watch", "nowhere", folder=tmp_path)
     assert done.returncode == 2
     assert "no run in nowhere" in done.stderr
 

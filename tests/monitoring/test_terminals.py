@@ -25,7 +25,7 @@ from streamer.monitoring.screen import Screen
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
 from streamer.running.signals import stop_on_signal
-from support.processes import COMMAND, GOOD
+from support.processes import COMMAND, GOOD, Popen
 
 SLOW = ["--deterministic", "--window", "4096", "--batch-size", "1"]
 """What is in flight takes as long as it may."""
@@ -64,7 +64,7 @@ def wait_for_state(process: subprocess.Popen, run: Path, state: str) -> None:
 
 def test_a_pipe_that_nobody_drains_holds_up_no_run(tmp_path):
     out, into = full_pipe()
-    process = subprocess.Popen([*COMMAND, "run", "--out", "RUN"], cwd=tmp_path, stdout=into)
+    process = Popen([*COMMAND, "run", "--out", "RUN"], cwd=tmp_path, stdout=into)
     try:
         assert process.wait(90) == 0
     finally:
@@ -79,7 +79,7 @@ def test_a_pipe_that_nobody_drains_holds_up_no_run(tmp_path):
 def test_a_stopped_terminal_holds_up_neither_a_run_nor_its_signals(tmp_path):
     """As after Ctrl-S: the terminal takes some kilobytes and no more."""
     main, terminal = pty.openpty()
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "-", "--out", "RUN"],
         cwd=tmp_path,
         stdin=subprocess.PIPE,
@@ -193,7 +193,7 @@ main(["run", "--out", "RUN", "--limit", "3"])
 
 
 def test_a_signal_during_the_summary_does_not_unmake_a_finished_run(tmp_path):
-    process = subprocess.Popen(
+    process = Popen(
         [sys.executable, "-c", SUMMING], cwd=tmp_path, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
@@ -210,7 +210,7 @@ def test_a_signal_during_the_summary_does_not_unmake_a_finished_run(tmp_path):
 def test_a_second_signal_is_heard_though_nothing_can_be_printed(tmp_path, number):
     (tmp_path / "in.jsonl").write_text(GOOD * 5000)
     out, into = full_pipe()
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "in.jsonl", "--out", "RUN", "--progress", "rich", *SLOW],
         cwd=tmp_path,
         stdout=into,

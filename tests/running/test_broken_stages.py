@@ -3,8 +3,6 @@
 import io
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,6 +24,7 @@ from streamer.running.run import run_loaded
 from streamer.writing.writer import Writer
 from support.inputs import LINE, inputs, rejected
 from support.instant import Instant
+from support.processes import run_python
 from support.runs import run_with
 
 
@@ -188,10 +187,8 @@ main(sys.argv[1:])
 
 
 def test_the_command_says_in_one_line_what_broke_and_exits_with_1(tmp_path):
-    command = [sys.executable, "-c", COMMAND, "run", "--out", "RUN", "--progress", "none"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = ["-c", COMMAND, "run", "--out", "RUN", "--progress", "none"]
+    done = run_python(*command, folder=tmp_path)
     assert done.returncode == 1
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: the run broke off: ArrowInvalid: broken. Finished parts are")

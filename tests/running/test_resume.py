@@ -20,7 +20,7 @@ from streamer.results.run import Run
 from streamer.running import prepare as preparation
 from streamer.running.prepare import prepare
 from streamer.writing import directory
-from support.processes import COMMAND, GOOD, Starter, run, run_with_kills, wait_for_start
+from support.processes import COMMAND, GOOD, Popen, run, run_with_kills, wait_for_start
 from support.runs import run_with
 
 EXACT = ("row", "id", "source", "domain", "prompt_tokens", "fact_tokens", "hall_tokens")
@@ -68,13 +68,8 @@ def assert_same(one: Run, other: Run, *, exactly: bool) -> None:
 def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been(how, tmp_path):
     write_input(tmp_path, 1200)
     common = ["run", "in", *how, "--progress", "none", "--window", "16", "--part-seconds", "0.05"]
-    starter = Starter(tmp_path, OMP_NUM_THREADS="1")
-    starter.start(*common, "--out", "WHOLE")
-    assert starter.wait() == 0
-    killed = run_with_kills(
-        starter, tmp_path, [*common, "--out", "RUN"], kills=5, seed=3, latest=1.5
-    )
-    starter.close()
+    assert run(*common, "--out", "WHOLE", folder=tmp_path).returncode == 0
+    killed = run_with_kills(tmp_path, [*common, "--out", "RUN"], kills=5, seed=3, latest=1.5)
     resumed, whole = (streamer.open_run(tmp_path / name) for name in ("RUN", "WHOLE"))
     assert killed >= 2
     assert len(resumed.manifest["earlier_sessions"]) == killed
@@ -99,7 +94,7 @@ def test_a_run_that_is_stopped_goes_on(signals, code, status, tmp_path):
     lines = [f'{{"prompt": "{n}", "fact": "a", "hallucination": "b"}}\n' for n in range(3000)]
     (tmp_path / "in.jsonl").write_text("".join(lines))
     settings = ["in.jsonl", "--out", "RUN", "--window", "64", "--part-seconds", "0.2"]
-    process = subprocess.Popen([*COMMAND, "run", *settings, "--batch-size", "8"], cwd=tmp_path)
+    process = Popen([*COMMAND, "run", *settings, "--batch-size", "8"], cwd=tmp_path)
     wait_for_start(process, tmp_path)
     while not list(tmp_path.glob("RUN/metrics/part-*.parquet")):
         time.sleep(0.02)
@@ -123,7 +118,7 @@ def test_a_run_that_is_stopped_goes_on(signals, code, status, tmp_path):
 def test_a_second_process_is_refused_and_a_killed_one_leaves_no_lock(tmp_path):
     (tmp_path / "in.jsonl").write_text(GOOD * 50_000)
     command = [*COMMAND, "run", "in.jsonl", "--out", "RUN", "--limit", "40000"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    process = Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL)
     wait_for_start(process, tmp_path)
     second = run(*command[3:], folder=tmp_path)
     assert second.returncode == 2
@@ -330,7 +325,7 @@ def test_the_manifest_is_read_when_nobody_else_can_write_it(folder, monkeypatch)
 
 
 def test_parts_close_in_time_though_nothing_comes(tmp_path):
-    process = subprocess.Popen(
+    process = Popen(
         [*COMMAND, "run", "-", "--out", "RUN", "--part-seconds", "1"],
         cwd=tmp_path,
         stdin=subprocess.PIPE,
@@ -349,7 +344,7 @@ def test_parts_close_in_time_though_nothing_comes(tmp_path):
 def test_a_pipe_that_is_fed_again_is_read_up_to_where_the_run_was(tmp_path):
     lines = [f'{{"prompt": "{n}", "fact": "a", "hallucination": "b"}}\n' for n in range(200)]
     command = [*COMMAND, "run", "-", "--out", "RUN", "--part-seconds", "0.5"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE)
+    process = Popen(command, cwd=tmp_path, stdin=subprocess.PIPE)
     process.stdin.write("".join(lines[:120]).encode())
     process.stdin.flush()
     wait_for_start(process, tmp_path)

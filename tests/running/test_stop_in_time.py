@@ -10,7 +10,7 @@ import pytest
 from streamer.monitoring import screen
 from streamer.results.run import open_run
 from streamer.running.shutdown import CLOSE_SECONDS, GIVE_UP_SECONDS, LOOK_SECONDS
-from support.processes import GOOD
+from support.processes import GOOD, Popen
 from support.runs import run_with
 
 RECORDS, WINDOW, ROWS = 400, 16, 32
@@ -58,7 +58,7 @@ def test_a_run_stops_in_time_whatever_hangs_and_goes_on_later(tmp_path, monkeypa
     code = HANGING.format(
         module=module, owner=owner, name=name, after=after, window=WINDOW, rows=ROWS
     )
-    process = subprocess.Popen(
+    process = Popen(
         [sys.executable, "-c", code], cwd=tmp_path, stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip

@@ -4,8 +4,6 @@ hanging."""
 import gc
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 import types
@@ -28,7 +26,7 @@ from streamer.running import watchdog
 from streamer.writing.directory import RunDirectory
 from streamer.writing.writer import Writer
 from support.instant import Instant, many
-from support.processes import GOOD
+from support.processes import GOOD, run_python
 from support.runs import run_with
 
 PLACES = {
@@ -265,10 +263,8 @@ main(sys.argv[1:])
 
 
 def test_the_command_leaves_though_a_thread_hangs(tmp_path):
-    command = [sys.executable, "-c", COMMAND, "run", "--out", "RUN", "--stall-seconds", "1"]
-    done = subprocess.run(
-        command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
-    )
+    command = ["-c", COMMAND, "run", "--out", "RUN", "--stall-seconds", "1"]
+    done = run_python(*command, folder=tmp_path)
     assert done.returncode == 1, done.stderr
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: the run stands still: stage compute made no progress for 1 s")

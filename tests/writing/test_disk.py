@@ -33,6 +33,7 @@ from streamer.writing.parts import PartWriter
 from streamer.writing.storage import local as patient
 from streamer.writing.storage.local import Disk, DiskFull, RetryingWriter
 from streamer.writing.writer import Writer
+from support.processes import Popen
 from support.runs import run_with
 
 SMALL, LARGE, PART = 40, 40, 20
@@ -65,7 +66,7 @@ def start(folder: Path, *flags: str, out: str = "RUN", limit: int | None = None,
     paths = () if "-" in flags else ("in.jsonl",)
     (folder / "in.jsonl").write_bytes(b"".join(records()))
     with (folder / "out.txt").open("w") as output, (folder / "err.txt").open("w") as errors:
-        process = subprocess.Popen(
+        process = Popen(
             [sys.executable, "-m", "streamer", "run", *paths, *flags, *SETTINGS, "--out", out],
             cwd=folder,
             stdout=output,

@@ -19,6 +19,7 @@ from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.stderr_capture import TURN_BYTES, StderrCapture
 from streamer.records import Origin, Rejection, Result, Window, Work
 from streamer.writing.event_log import RunLog
+from support.processes import Popen
 from support.runs import run_with
 
 GOOD = '{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
@@ -205,7 +206,7 @@ main(["run", "-", "--out", "RUN"])
 
 def test_no_library_writes_over_the_live_display(tmp_path):
     main, terminal = pty.openpty()
-    process = subprocess.Popen(
+    process = Popen(
         [sys.executable, "-c", CHATTERING],
         cwd=tmp_path,
         stdin=subprocess.PIPE,

@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ from streamer.loading.follow import rotation
 from streamer.loading.follow.follower import Follower, check_paths
 from streamer.loading.follow.growing_file import GrowingFile
 from streamer.records import Item, Position
-from support.processes import COMMAND, run, wait_for_start
+from support.processes import COMMAND, Popen, run, wait_for_start
 
 
 @pytest.fixture(autouse=True)
@@ -507,7 +506,7 @@ def test_the_command_sits_behind_another_program_and_goes_on_after_a_stop(tmp_pa
     path, out = tmp_path / "log.jsonl", tmp_path / "RUN"
     add(path, "".join(map(record, range(10))) + record(10)[:20])
     command = ["run", "log.jsonl", "--follow", "--out", "RUN", "--part-seconds", "0.5"]
-    process = subprocess.Popen([*COMMAND, *command], cwd=tmp_path)
+    process = Popen([*COMMAND, *command], cwd=tmp_path)
     wait_for_start(process, tmp_path)
     until(lambda: len(rows_of(out)) == 10)
     add(path, record(10)[20:] + record(11))
@@ -518,7 +517,7 @@ def test_the_command_sits_behind_another_program_and_goes_on_after_a_stop(tmp_pa
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     add(path, record(13))
-    process = subprocess.Popen([*COMMAND, "resume", "RUN"], cwd=tmp_path)
+    process = Popen([*COMMAND, "resume", "RUN"], cwd=tmp_path)
     until(lambda: len(rows_of(out)) == 14)
     process.send_signal(signal.SIGINT)
     assert process.wait(30) == 130
