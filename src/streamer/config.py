@@ -76,7 +76,7 @@ class RunConfig(BaseModel):
     """Let a model run code of its own and load pickled weights."""
 
     device: str = "auto"
-    """auto (cuda, else mps, else cpu), cpu, cuda, cuda:0, mps."""
+    """auto (cuda, else cpu, on a Mac too), cpu, cuda, cuda:0, mps (tried on no Mac yet)."""
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
     """Of the model's weights. The SAEs are float32, with float64 weights float64, which is for
     checking numbers: it is slow, on a GPU very."""

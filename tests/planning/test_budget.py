@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from streamer.computing.starting_budget import START_FLOPS, START_TOKENS, start_tokens
+from streamer.computing.starting_budget import start_tokens
+from streamer.device.traits import TRAITS
 from streamer.planning.budget import (
     FULL,
     LONGEST_SECONDS,
@@ -173,11 +174,12 @@ def test_it_climbs_no_further_than_a_batch_is_soon_done():
 
 def test_a_large_model_begins_with_small_batches_and_so_does_one_with_little_memory():
     free = 16 * 2**30
-    assert start_tokens("cpu", 64, 3, free) == START_TOKENS["cpu"]
-    assert start_tokens("cuda", 64, 3, free) == START_TOKENS["cuda"]
-    large = start_tokens("cpu", 2304, 21, free)
-    assert 16 <= large < start_tokens("cpu", 768, 21, free) < START_TOKENS["cpu"]
-    assert 24 * 2304**2 * 21 * large <= START_FLOPS["cpu"]
-    scarce = start_tokens("cuda", 2304, 21, 2**30)
-    assert scarce < start_tokens("cuda", 2304, 21, free)
-    assert start_tokens("cuda", 2304, 21, 0) == 16
+    cpu, cuda = TRAITS["cpu"], TRAITS["cuda"]
+    assert start_tokens(cpu, 64, 3, free) == cpu.start_tokens
+    assert start_tokens(cuda, 64, 3, free) == cuda.start_tokens
+    large = start_tokens(cpu, 2304, 21, free)
+    assert 16 <= large < start_tokens(cpu, 768, 21, free) < cpu.start_tokens
+    assert 24 * 2304**2 * 21 * large <= cpu.start_flops
+    scarce = start_tokens(cuda, 2304, 21, 2**30)
+    assert scarce < start_tokens(cuda, 2304, 21, free)
+    assert start_tokens(cuda, 2304, 21, 0) == 16

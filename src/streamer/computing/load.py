@@ -1,6 +1,5 @@
 """From a configuration to a worker: the device is picked, model and SAEs are loaded onto it."""
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -11,12 +10,14 @@ from streamer.computing.model.language_model import (
     LanguageModel,
     load_language_model,
 )
-from streamer.computing.model.precision import DTYPES, pick_device, sae_dtype
+from streamer.computing.model.precision import DTYPES, sae_dtype
 from streamer.computing.sae.find import find_saes
 from streamer.computing.sae.load import load_saes, wants_bos
 from streamer.computing.sae.noise import NoisePool
 from streamer.computing.worker import Worker
 from streamer.config import Kind, RunConfig, Sharing
+from streamer.device.pick import owned_by_this_thread, pick_device
+from streamer.device.settings import settings_for
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing
 from streamer.tables.metrics import FAMILIES, Family
@@ -27,12 +28,19 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
 
     :raises UsageError: the device, the model or an SAE is not to be had.
     """
-    if config.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
-        torch.use_deterministic_algorithms(True)
-    device = pick_device(config.device)
-    if device.type == "cpu":  # the model wants all cores; the loader's thread tokenizes fast enough
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    device, note = pick_device(config.device)
+    with (
+        owned_by_this_thread(device),
+        settings_for(device, deterministic=config.deterministic),
+    ):
+        worker = _load(config, device, kind, families)
+    worker.model.notes += [note] if note else []
+    return worker
+
+
+def _load(
+    config: RunConfig, device: torch.device, kind: Kind, families: Sequence[Family]
+) -> Worker:
     path, places = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
     saes = load_saes(places, config, model)

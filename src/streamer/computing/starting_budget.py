@@ -5,16 +5,11 @@ import math
 from streamer.computing.model.language_model import LanguageModel
 from streamer.config import RunConfig
 from streamer.device.memory import free_memory, memory, trim_heap
+from streamer.device.traits import Traits, traits_of
 from streamer.planning.budget import Budget, Headroom
 
 FIXED_TOKENS = 4096
 """Of a deterministic run."""
-MOST_TOKENS = {"cpu": 2**13, "mps": 2**16, "cuda": 2**18}
-"""Beyond this no device of the kind gains what the memory is worth, unless asked for."""
-START_TOKENS = {"cpu": 4096, "mps": 4096, "cuda": 16_384}
-"""At most, of the first batches: here a small model already runs about as fast as it can."""
-START_FLOPS = {"cpu": 4e11, "mps": 2e12, "cuda": 2e13}
-"""At most, in the first batches: a few seconds on the slowest device of the kind."""
 START_SHARE = 0.02
 """At most, of the free memory in the first batches."""
 NUMBERS_A_POSITION = 64
@@ -35,16 +30,17 @@ def budget_for(config: RunConfig, model: LanguageModel) -> Budget:
             return Headroom(now.process_peak - before.process, free_memory(model.device))
         return Headroom(now.device_peak - before.device, free_memory(model.device))
 
-    most = config.max_tokens or MOST_TOKENS[model.device.type]
+    traits = traits_of(model.device)
+    most = config.max_tokens or traits.most_tokens
     layers = max(config.layers) + 1
-    start = start_tokens(model.device.type, model.d_model, layers, free_memory(model.device))
+    start = start_tokens(traits, model.d_model, layers, free_memory(model.device))
     return Budget(min(start, most), most, records=config.batch_size, headroom=headroom)
 
 
-def start_tokens(device: str, d_model: int, layers: int, free: int) -> int:
+def start_tokens(traits: Traits, d_model: int, layers: int, free: int) -> int:
     """Positions of the first batches, a power of two: few enough that they are soon done and need
     little of the `free` bytes. A layer takes some 24·d_model² FLOPs a position."""
-    by_work = START_FLOPS[device] / (24 * d_model**2 * layers)
+    by_work = traits.start_flops / (24 * d_model**2 * layers)
     by_memory = START_SHARE * free / (NUMBERS_A_POSITION * d_model * 4)
-    fit = max(16.0, min(START_TOKENS[device], by_work, by_memory))
+    fit = max(16.0, min(traits.start_tokens, by_work, by_memory))
     return int(2 ** math.floor(math.log2(fit)))

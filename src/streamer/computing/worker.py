@@ -22,11 +22,11 @@ from streamer.computing.fault_isolation import (
     reject,
 )
 from streamer.computing.model.language_model import LanguageModel
-from streamer.computing.model.precision import analysis_dtype
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
 from streamer.computing.sae.noise import NoisePool
 from streamer.config import Kind
+from streamer.device.traits import traits_of
 from streamer.device.transfers import ToHost
 from streamer.planning.packing import Packing
 from streamer.records import (
@@ -132,7 +132,7 @@ class Worker:
 
         On CUDA the device is given the next batch before the last one is waited for.
         """
-        if self.model.device.type != "cuda":
+        if not traits_of(self.model.device).runs_ahead:
             return self.splitter.told([self.process(batch)])
         self._begun.append((batch, self._steps(batch, self.model.residuals)))
         return self._step()
@@ -234,7 +234,7 @@ class Worker:
                 W_dec=sae.W_dec,
                 b_dec=sae.b_dec if reconstruction is None else None,
                 counts=active,
-                dtype=analysis_dtype(self.model.device),
+                dtype=traits_of(self.model.device).analysis,
             )
             for sae, residual, reconstruction, features, active in zip(
                 self.saes,

@@ -1,1 +1,1 @@
-"""What differs from device to device: memory, transfers, errors."""
+"""What differs from device to device: the only room that asks what kind of device one is."""

@@ -9,13 +9,20 @@ OUT_OF_MEMORY = (
     "can't allocate memory",
     "not enough memory",
     "Cannot allocate memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
+    "_ALLOC_FAILED",  # CUBLAS_STATUS_…, CUSOLVER_STATUS_…, CUDNN_STATUS_…, HIPBLAS_STATUS_…
+    "_ALLOCATION_FAILED",  # CUDNN_STATUS_INTERNAL_ERROR_DEVICE_…
+    "when calling `cublasCreate(handle)`",
+    "when calling `cublasLtCreate(handle)`",
+    "when calling `cusolverDnCreate(handle)`",
 )
-"""What MPS' and the CPU's allocators and cuBLAS say: they have no error of their own."""
+"""What MPS' and the CPU's allocators and CUDA's libraries say: they have no error of their own.
+Making a handle of a library takes memory. Where that is short, cuBLAS says NOT_INITIALIZED and
+cuSOLVER INTERNAL_ERROR. A lost device says so at the next attempt, too, in its own words."""
 LOST = (
     "CUDA error",
     "CUDA driver error",
     "cuDNN error",
+    "cusolver error",
     "HIP error",
     "NCCL error",
     "MPS error",
@@ -25,17 +32,19 @@ LOST = (
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator of CUDA, MPS or the CPU raised `error`."""
+    """Whether an allocator of CUDA, its libraries, MPS or the CPU raised `error`."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether `error` is the device's, not of what was run on it.
+    """Whether `error` is the device's, not of what was run on it, nor want of memory.
 
     CUDA's errors are sticky: whatever the process asks of the device next fails as well.
     """
+    if is_out_of_memory(error):
+        return False
     known = getattr(torch, "AcceleratorError", None)  # since torch 2.8
     if known is not None and isinstance(error, known):
         return True

@@ -31,7 +31,7 @@ class ToHost:
         with torch.cuda.stream(stream):
             self._host.copy_(tensor, non_blocking=True)
             tensor.record_stream(stream)
-            self._arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            self._arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             self._arrived.record(stream)
 
     def wait(self) -> Shaped[Tensor, "..."]:

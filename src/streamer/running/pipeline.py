@@ -18,6 +18,7 @@ import pyarrow as pa
 from streamer.computing.worker import Worker
 from streamer.concurrency.queues import Queue
 from streamer.concurrency.threads import Threads, in_loop
+from streamer.device.pick import owned_by_this_thread
 from streamer.loading.loader import CHUNK_RECORDS, Loader
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
@@ -161,15 +162,16 @@ async def _compute(
         return done
 
     def own_the_device() -> None:
-        while True:
-            try:
-                batch = in_loop(batches.receive)
-            except anyio.EndOfStream:
-                break
-            if stages.loader.overdue:  # left for another time, too
-                continue
-            compute(partial(feed, batch))
-        compute(worker.finish)
+        with owned_by_this_thread(worker.model.device):
+            while True:
+                try:
+                    batch = in_loop(batches.receive)
+                except anyio.EndOfStream:
+                    break
+                if stages.loader.overdue:  # left for another time, too
+                    continue
+                compute(partial(feed, batch))
+            compute(worker.finish)
 
     with results:
         await stages.threads.run("compute", own_the_device)

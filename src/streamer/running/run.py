@@ -12,6 +12,7 @@ from rich.console import Console
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import finished_within, in_own_thread, in_thread
+from streamer.device.settings import settings_for
 from streamer.errors import cause_of
 from streamer.monitoring.exporter import Exporter, exporting
 from streamer.monitoring.library_warnings import LibraryWarnings
@@ -56,7 +57,13 @@ async def run_loaded(
     directory = prepared.directory or RunDirectory.make(prepared.out)
     async with lock_released_after(directory):
         warnings.send_to(directory.log)
-        with gc_frozen(), Screen(console, prepared.config.progress) as screen:
+        config, device = prepared.config, worker.model.device
+        with (
+            gc_frozen(),
+            settings_for(device, deterministic=config.deterministic) as settings,
+            Screen(console, config.progress) as screen,
+        ):
+            description["settings"] = settings
             session = Session(prepared, worker, directory, screen)
             if exporter is not None:
                 exporter.observe(session.observer)

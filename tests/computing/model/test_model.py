@@ -2,21 +2,24 @@
 
 import json
 import shutil
+from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from streamer import embedded
 from streamer.computing.load import load_worker
-from streamer.computing.model.precision import pick_device
+from streamer.computing.model.native import NativeForward
 from streamer.computing.sae.load import _no_pickles
 from streamer.config import RunConfig
+from streamer.device.traits import TRAITS
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing
 from streamer.records import PackedTokens
-from support.models import D_MODEL, D_SAE, SAES, make_model, make_sae, make_saes
+from support.models import D_MODEL, D_SAE, SAES, load_model, make_model, make_sae, make_saes
 from support.runs import run_with
 
 LAYERS = (0, 1, 2)
@@ -155,10 +158,61 @@ def test_what_the_model_lacks_is_told(tmp_path, llama, settings, message):
         load_worker(config_of(llama, template, **settings), "text")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_a_device_that_is_not_there_is_told():
-    with pytest.raises(UsageError, match="device 'cuda' is not on this machine"):
-        pick_device("cuda")
+@pytest.mark.parametrize("architecture", ["llama", "gpt2"])
+def test_a_tokenizer_may_know_more_tokens_than_the_model_embeds(tmp_path, architecture):
+    """The check at load asks for none of those: on CUDA, that would end the use of the device."""
+    path = make_model(tmp_path, architecture, vocab_size=40)
+    asked = []
+    look_up = torch.nn.functional.embedding
+
+    def seen(ids, weight, *args, **kwargs):
+        if len(weight) == 40:
+            asked.append(int(ids.max()))
+        return look_up(ids, weight, *args, **kwargs)
+
+    with patch.object(torch.nn.functional, "embedding", seen):
+        model = load_model(path)
+    assert len(model.tokenizer) > 40
+    assert model.sharing == "trie"
+    assert 20 < max(asked) < 40
+
+
+def test_a_record_of_tokens_that_the_model_does_not_embed_is_rejected_alone(tmp_path):
+    path = make_model(tmp_path, "llama", vocab_size=400)
+    template = make_saes(tmp_path, LAYERS)
+    texts = ["a e i", "the colour of quartz", "o u"]
+    lines = [json.dumps({"text": text}) + "\n" for text in texts]
+    (tmp_path / "in.jsonl").write_text("".join(lines))
+    worker = load_worker(config_of(path, template), "text")
+    call = NativeForward.__call__
+    with patch.object(NativeForward, "__call__", autospec=True, side_effect=call) as runs:
+        run, _ = run_with(worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN")
+    assert all(int(call.args[2].max()) < 400 for call in runs.call_args_list)  # none reached it
+    (rejected,) = run.table("rejected").to_pylist()
+    assert rejected["row"] == 1
+    assert "is not among the 400 that the model embeds" in rejected["reason"]
+    assert run.table("metrics")["row"].to_pylist() == [0, 2]
+
+
+@pytest.mark.parametrize("forward", ["native", "bridge"])
+def test_weights_are_read_straight_onto_an_accelerator(tmp_path, llama, monkeypatch, forward):
+    """Not into the host's memory first, of which there may be less."""
+    asked = []
+    whole = PreTrainedModel.from_pretrained.__func__
+
+    def look(cls, *args, **kwargs):
+        asked.append(kwargs["device_map"])
+        return whole(cls, *args, **kwargs)
+
+    load_model(llama, forward=forward)
+    monkeypatch.setattr(PreTrainedModel, "from_pretrained", classmethod(look))
+    plain = load_model(llama, forward=forward)
+    monkeypatch.setitem(TRAITS, "cpu", replace(TRAITS["cpu"], is_host=False))
+    straight = load_model(llama, forward=forward)
+    assert asked == [None, {"": torch.device("cpu")}]
+    rows = packed([[5, 6, 7]], "none")
+    assert straight.residuals(rows).equal(plain.residuals(rows))
+    assert not any(hasattr(one, "_hf_hook") for one in straight._run.module.modules())
 
 
 def test_pickled_weights_are_not_loaded_unless_trusted(tmp_path, llama):

@@ -231,6 +231,43 @@ def test_short_weights_come_back_though_a_pass_fails():
     assert module.weight.dtype == torch.float16
 
 
+def test_weights_are_as_they_were_though_memory_runs_out_while_they_are_raised(monkeypatch):
+    module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).half()
+    before = [(one, one.data_ptr(), one.clone()) for one in module.parameters()]
+    to, raised = Tensor.to, []
+
+    def until_full(tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if torch.float32 in args and len(raised) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        raised.append(args)
+        return to(tensor, *args, **kwargs)
+
+    monkeypatch.setattr(Tensor, "to", until_full)
+    with pytest.raises(torch.OutOfMemoryError), in_float32(module):
+        raise AssertionError("there was no memory for that")
+    assert len(raised) == 2
+    monkeypatch.undo()
+    for parameter, address, values in before:
+        assert parameter.dtype == torch.float16
+        assert parameter.data_ptr() == address  # the weights themselves: nothing was converted back
+        assert parameter.equal(values)
+
+
+def test_whether_rows_may_be_packed_is_tried_in_float32_whatever_format_is_run(load, monkeypatch):
+    tried = []
+    takes_tries = LanguageModel._takes_tries
+
+    def look(model, forward):
+        tried.append((model.autocast, model._fast is forward.module))
+        return takes_tries(model, forward)
+
+    monkeypatch.setattr(LanguageModel, "_takes_tries", look)
+    model = load(bf16=True).model
+    assert tried == [(None, True)]
+    assert model.autocast == torch.bfloat16
+    assert model.sharing == "trie"
+
+
 def test_fp16_on_a_cpu_is_bfloat16_and_says_so(load):
     model = load(fp16=True).model
     assert model.autocast == torch.bfloat16

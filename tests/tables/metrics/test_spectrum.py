@@ -1,11 +1,13 @@
 """The spectrum is that of LAPACK, and the first axis an eigenvector of the largest eigenvalue."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from streamer.device.traits import TRAITS
 from streamer.tables.metrics.shape import shape_of
 from streamer.tables.metrics.spectrum import spectrum
 
@@ -14,7 +16,7 @@ DTYPES = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
+    before = torch.get_numhost_pool()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
@@ -146,7 +148,7 @@ def test_a_shape_is_the_same_in_groups_of_any_size(monkeypatch):
     magnitude, index, W_dec = points([5, 40, 6, 41, 7, 200, 5], 32, 300)
     counts = [5, 40, 6, 41, 7, 200, 5]
     together = shape_of(magnitude, index, counts, W_dec)
-    monkeypatch.setattr("streamer.tables.metrics.shape.GATHERED", 1)
+    monkeypatch.setitem(TRAITS, "cpu", replace(TRAITS["cpu"], gathered=1))
     apart = shape_of(magnitude, index, counts, W_dec)
     assert torch.allclose(together.eigenvalues, apart.eigenvalues, rtol=1e-9, atol=1e-13)
     cosines = (together.axis * apart.axis).sum(-1).abs()
@@ -174,19 +176,19 @@ def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
     """Shapes are decomposed in threads that share nothing out; others still do."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from streamer.tables.metrics.shape import _threads
+    from streamer.device.pool import host_pool
 
     def threads_of_a_new_thread() -> int:
         with ThreadPoolExecutor(1) as pool:
             return pool.submit(torch.get_num_threads).result()
 
     torch.set_num_threads(3)
-    _threads.cache_clear()
+    host_pool.cache_clear()
     try:
         magnitude, index, W_dec = points([5], 16, 300)
         shape_of(magnitude, index, [5], W_dec)
-        assert set(_threads().map(lambda _: torch.get_num_threads(), range(9))) == {1}
+        assert set(host_pool().map(lambda _: torch.get_numhost_pool(), range(9))) == {1}
         assert threads_of_a_new_thread() == 3
     finally:
-        _threads.cache_clear()
+        host_pool.cache_clear()
         torch.set_num_threads(1)

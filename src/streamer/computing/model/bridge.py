@@ -14,6 +14,7 @@ from transformer_lens.model_bridge.sources.transformers import (
 )
 
 from streamer.computing.model.architecture import Architecture, quiet, refuse_missing
+from streamer.device.loading import straight_onto
 
 
 class BridgeForward:
@@ -67,7 +68,7 @@ def load_bridge(
             device=str(device),
             dtype=dtype,
             trust_remote_code=trust_remote_code,
-            model_class=None if trust_remote_code else _safetensors_only(architecture),
+            model_class=None if trust_remote_code else _safetensors_only(architecture, device),
         )
     bridge.eval()
     # The bridge asks for attention maps and Hugging Face for a key-value cache; nobody reads them.
@@ -76,8 +77,9 @@ def load_bridge(
     return BridgeForward(bridge, architecture)
 
 
-def _safetensors_only(architecture: Architecture) -> Any:
-    """The class that the bridge would take, made to read no pickles and to make up no weights."""
+def _safetensors_only(architecture: Architecture, device: torch.device) -> Any:
+    """The class that the bridge would take, made to read no pickles, to make up no weights, and to
+    put them on `device` one by one."""
     real = get_hf_model_class_for_architecture(
         determine_architecture_from_hf_config(architecture.config)
     )
@@ -86,7 +88,11 @@ def _safetensors_only(architecture: Architecture) -> Any:
         @staticmethod
         def from_pretrained(name: str, **kwargs: Any) -> Any:
             model, report = real.from_pretrained(
-                name, use_safetensors=True, output_loading_info=True, **kwargs
+                name,
+                use_safetensors=True,
+                output_loading_info=True,
+                device_map=straight_onto(device),
+                **kwargs,
             )
             refuse_missing(name, report["missing_keys"])
             return model

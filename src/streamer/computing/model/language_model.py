@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -60,13 +61,12 @@ class LanguageModel:
         self.hook_names = architecture.hook_names
         self.device = device
         self.dtype = next(forward.module.parameters()).dtype
-        self.autocast = autocast
+        self.autocast: torch.dtype | None = None
         """The format of the matrix products, if another than `dtype`."""
         self.forward = forward.name
         self._run = forward
         self._fast = forward.module
-        if autocast is not None and isinstance(forward, NativeForward):
-            self._fast = with_short_weights(forward.module, autocast)
+        self._vocabulary = _embedded_tokens(forward.module)
         one = Packing("none", 1).pack_passages([(0,)])
         self.width = self.residuals(one).shape[-1]
         """Of what the hooks read."""
@@ -76,6 +76,10 @@ class LanguageModel:
         """The most that it takes: "trie" where packed rows agree with passages alone."""
         if isinstance(forward, NativeForward) and self._takes_tries(forward):
             self.sharing = "trie"
+        # only now: the check above is exact in float32, and in a shorter format is not
+        self.autocast = autocast
+        if autocast is not None and isinstance(forward, NativeForward):
+            self._fast = with_short_weights(forward.module, autocast)
 
     @property
     def is_short(self) -> bool:
@@ -116,6 +120,13 @@ class LanguageModel:
             return self._read(module, rows)
 
     def _read(self, module: torch.nn.Module, rows: PackedTokens) -> Tensor:
+        """:raises IndexError: a token is unknown to the model. Said here, on the host: on CUDA the
+        look-up would end the whole process' use of the device."""
+        largest = int(rows.tokens.max())
+        if largest >= self._vocabulary:
+            raise IndexError(
+                f"token {largest} is not among the {self._vocabulary} that the model embeds"
+            )
         arrays = (rows.tokens, rows.depths, rows.ends, rows.read_at)
         tokens, depths, ends, read_at = (to_device(array, self.device) for array in arrays)
         return self._run(module, tokens, depths, ends if rows.branches else None, read_at)
@@ -127,7 +138,7 @@ class LanguageModel:
             return False
         generator = torch.Generator().manual_seed(0)
         length = max(4, min(self.context, 64) - 8)
-        vocabulary = len(self.tokenizer)
+        vocabulary = min(len(self.tokenizer), self._vocabulary)
 
         def some(n: int) -> tuple[int, ...]:
             return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
@@ -144,7 +155,7 @@ class LanguageModel:
             [self.residuals(Packing("none", 1).pack_passages([one])) for one in passages], dim=1
         )
         apart = (together - alone).double().norm(dim=-1) / alone.double().norm(dim=-1)
-        allowed = AGREEMENT[self.autocast or self.dtype]
+        allowed = AGREEMENT[self.dtype]
         if not float(apart.max()) <= allowed:
             self.notes.append(
                 f"no tries: packed residuals differ from those of passages alone by "
@@ -152,6 +163,12 @@ class LanguageModel:
             )
             return False
         return True
+
+
+def _embedded_tokens(module: torch.nn.Module) -> int:
+    """How many token ids `module` knows. The tokenizer may have more, or fewer."""
+    embedding: Any = module.get_input_embeddings()  # type: ignore[operator]
+    return int(embedding.weight.shape[0])
 
 
 def load_language_model(path: str, config: RunConfig, device: torch.device) -> LanguageModel:

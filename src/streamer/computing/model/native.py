@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from streamer.computing.model.architecture import Architecture, quiet, refuse_missing
+from streamer.device.loading import straight_onto
 
 PER_LAYER = ("layer_types",)
 """Settings that are a list with an entry a layer."""
@@ -133,6 +134,7 @@ def load_native(
             use_safetensors=None if trust_remote_code else True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
+            device_map=straight_onto(device),
         )
     refuse_missing(architecture.path, report["missing_keys"])
     module = module.to(device).eval().requires_grad_(False)

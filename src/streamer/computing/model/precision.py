@@ -1,4 +1,4 @@
-"""Devices and number formats."""
+"""Number formats of the model's weights and products."""
 
 import contextlib
 import copy
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from streamer.config import RunConfig
-from streamer.errors import UsageError
+from streamer.device.traits import traits_of
 
 DTYPES = {
     "float32": torch.float32,
@@ -24,37 +24,12 @@ SHORT = (torch.bfloat16, torch.float16)
 """Formats in which a residual can be wrong where float32 is not."""
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that `name` means; `auto` is cuda where there is one, else mps, else cpu.
-
-    :raises UsageError: there is no such device here.
-    """
-    has = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(kind for kind in has if has[kind])
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(
-            f"device {name!r} is unknown: use auto, cpu, cuda, cuda:0 or mps"
-        ) from None
-    missing = f"device {name!r} is not on this machine"
-    if not has.get(device.type, False):
-        here = ", ".join(kind for kind in has if has[kind])
-        raise UsageError(
-            f"{missing}: PyTorch {torch.__version__} sees only {here}. Choose with --device"
-        )
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"{missing}, which has {torch.cuda.device_count()} CUDA device(s)")
-    return device
-
-
 def pick_autocast(config: RunConfig, device: torch.device) -> tuple[torch.dtype | None, str]:
     """The format of the model's matrix products if it is another than the weights', and what to
     tell the user about it, if anything."""
     if not (config.fp16 or config.bf16):
         return None, ""
-    if device.type != "cpu":
+    if traits_of(device).has_float16:
         return (torch.float16 if config.fp16 else torch.bfloat16), ""
     notes = ["a CPU has no fast float16: --fp16 runs in bfloat16 here"] if config.fp16 else []
     slower = _seconds(torch.bfloat16) / _seconds(torch.float32)
@@ -82,12 +57,6 @@ def sae_dtype(name: str) -> str:
     return "float64" if name == "float64" else "float32"
 
 
-def analysis_dtype(device: torch.device) -> torch.dtype:
-    """The format of everything behind the SAE: float64, so that the small eigenvalue problems cost
-    no digits; float32 on MPS, which has nothing wider."""
-    return torch.float32 if device.type == "mps" else torch.float64
-
-
 def with_short_weights(module: nn.Module, dtype: torch.dtype) -> nn.Module:
     """A copy of `module` whose matrix weights are in `dtype`; all else is shared with it.
 
@@ -105,16 +74,19 @@ def with_short_weights(module: nn.Module, dtype: torch.dtype) -> nn.Module:
 
 @contextlib.contextmanager
 def in_float32(module: nn.Module) -> Iterator[None]:
-    """While it is entered, the weights of `module` are float32. From a shorter format and back,
-    that loses nothing."""
-    formats = [parameter.dtype for parameter in module.parameters()]
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(torch.float32)
+    """While it is entered, the weights of `module` are float32.
+
+    The weights themselves are kept meanwhile and put back, not converted back: that would want
+    memory where it may just have run out, and leave a model of two formats behind.
+    """
+    kept = [(parameter, parameter.data) for parameter in module.parameters()]
     try:
+        for parameter, data in kept:
+            parameter.data = data.to(torch.float32)
         yield
     finally:
-        for parameter, dtype in zip(module.parameters(), formats, strict=True):
-            parameter.data = parameter.data.to(dtype)
+        for parameter, data in kept:
+            parameter.data = data
 
 
 class KeepDouble(TorchFunctionMode):

@@ -5,10 +5,7 @@ With the rows mᵢ = √wᵢ (rᵢ − r̄) of a matrix M, C = MᵀM, and its no
 Gram matrix MMᵀ, n × n for n active features. The smaller of the two is decomposed.
 """
 
-import functools
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,13 +15,11 @@ from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import embedding
 
+from streamer.device.pool import host_pool
+from streamer.device.traits import traits_of
 from streamer.tables.metrics.spectrum import spectrum
 
 NAN = float("nan")
-GATHERED = 2**20
-"""Most numbers of decoder rows worked on at once: 4 MB in float32, which caches hold."""
-GATHERED_ON_DEVICE = 2**27
-"""The same on an accelerator, which wants much at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +64,11 @@ def shape_of(
             centroid[where], axis[where] = found[0].to(dtype), found[1].to(dtype)
             eigenvalues[where, : found[2].shape[-1]] = found[2]
 
-    if device.type == "cpu":
-        list(_threads().map(decompose, _alike(counts, GATHERED // d_model)))
+    alike = _alike(counts, traits_of(device).gathered // d_model)
+    if traits_of(device).is_host:
+        list(host_pool().map(decompose, alike))
     else:
-        for group in _alike(counts, GATHERED_ON_DEVICE // d_model):
+        for group in alike:
             decompose(group)
     shaped = (records, passages, -1)
     return Shape(centroid.reshape(shaped), axis.reshape(shaped), eigenvalues.reshape(shaped))
@@ -89,25 +85,6 @@ def _alike(counts: Sequence[int], most: int) -> Iterator[tuple[list[int], int]]:
         end = min(end, begin + max(1, most // int(n[end - 1])))
         yield by_count[begin:end].tolist(), int(n[end - 1])
         begin = end
-
-
-@functools.cache
-def _threads() -> ThreadPoolExecutor:
-    """One for each core, none of which shares its work out to the others: what is done to a group
-    of matrices is too small for that, and threads that wait for a share spin."""
-    cores = torch.get_num_threads()
-    pool = ThreadPoolExecutor(cores, "shape")
-    all_here = threading.Barrier(cores)
-
-    def begin() -> None:
-        torch.get_num_threads()  # the first look at it, or operation, sets it to what all have
-        torch.set_num_threads(1)
-        all_here.wait()
-
-    for begun in [pool.submit(begin) for _ in range(cores)]:
-        begun.result()
-    torch.set_num_threads(cores)  # what threads yet to come begin with was changed, too
-    return pool
 
 
 def _decompose(
