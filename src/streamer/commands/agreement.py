@@ -21,6 +21,7 @@ from rich.table import Table
 
 from streamer.commands.sample import Sample, take_sample
 from streamer.config import RunConfig
+from streamer.device.settings import in_use
 from streamer.errors import UsageError
 from streamer.planning.budget import Budget
 from streamer.planning.planner import Planner
@@ -80,7 +81,8 @@ def batches_agree(config: RunConfig, records: int, console: Console) -> bool:
     sample = take_sample(config, records)
     model = sample.worker.model
     rules = SHORT_RULES if model.is_short else RULES[model.dtype]
-    alone, batched = _alone(sample), _batched(sample, config)
+    with in_use(model.device, deterministic=config.deterministic):
+        alone, batched = _alone(sample), _batched(sample, config)
     columns = sample.worker.columns
     findings = [finding(place, columns, alone, batched, rules) for place in range(len(columns))]
     wrong = [one for one in findings if not one.holds(rules)]

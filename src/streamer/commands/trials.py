@@ -16,6 +16,7 @@ from tomlkit.exceptions import TOMLKitError
 from streamer.commands.sample import Sample, take_sample
 from streamer.config import RunConfig
 from streamer.device.memory import PeakMemory
+from streamer.device.settings import in_use
 from streamer.errors import UsageError
 from streamer.monitoring.display import as_text
 from streamer.planning.budget import Budget
@@ -59,7 +60,8 @@ def recommend(
         raise UsageError("batch sizes, token budgets and repeats must be at least 1")
     document = _document(write) if write else None
     sample = take_sample(config, records)
-    trials = measure(sample, key, sizes, repeats)
+    with in_use(sample.worker.model.device, deterministic=config.deterministic):
+        trials = measure(sample, key, sizes, repeats)
     best = recommended(trials)
     _print(trials, best, key, len(sample.records), console)
     if document is not None and write is not None:

@@ -16,8 +16,8 @@ from streamer.computing.sae.load import load_saes, wants_bos
 from streamer.computing.sae.noise import NoisePool
 from streamer.computing.worker import Worker
 from streamer.config import Kind, RunConfig, Sharing
-from streamer.device.pick import owned_by_this_thread, pick_device
-from streamer.device.settings import settings_for
+from streamer.device.pick import pick_device
+from streamer.device.settings import in_use
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing
 from streamer.tables.metrics import FAMILIES, Family
@@ -29,10 +29,7 @@ def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMI
     :raises UsageError: the device, the model or an SAE is not to be had.
     """
     device, note = pick_device(config.device)
-    with (
-        owned_by_this_thread(device),
-        settings_for(device, deterministic=config.deterministic),
-    ):
+    with in_use(device, deterministic=config.deterministic):
         worker = _load(config, device, kind, families)
     worker.model.notes += [note] if note else []
     return worker

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from streamer.device.pick import owned_by_this_thread
 from streamer.device.traits import traits_of
 
 Settings: TypeAlias = dict[str, str | int | bool]
@@ -36,6 +37,13 @@ def settings_for(device: torch.device, *, deterministic: bool) -> Iterator[Setti
             "threads": torch.get_num_threads(),
             **{name: os.environ[name] for name in environment},
         }
+
+
+@contextlib.contextmanager
+def in_use(device: torch.device, *, deterministic: bool) -> Iterator[None]:
+    """While it is entered, this thread may compute on `device` as a run does."""
+    with owned_by_this_thread(device), settings_for(device, deterministic=deterministic):
+        yield
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ DTYPES = {torch.float32: 1e-5, torch.float64: 1e-12}
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    before = torch.get_numhost_pool()
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
@@ -187,7 +187,7 @@ def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
     try:
         magnitude, index, W_dec = points([5], 16, 300)
         shape_of(magnitude, index, [5], W_dec)
-        assert set(host_pool().map(lambda _: torch.get_numhost_pool(), range(9))) == {1}
+        assert set(host_pool().map(lambda _: torch.get_num_threads(), range(9))) == {1}
         assert threads_of_a_new_thread() == 3
     finally:
         host_pool.cache_clear()
