@@ -17,7 +17,6 @@ streamer's, and the benchmark fails if they differ.
 """
 
 import argparse
-import io
 import json
 import statistics
 import sys
@@ -28,7 +27,6 @@ from typing import Any
 
 import anyio
 import torch
-from rich.console import Console
 
 from bench.agreement import disagreement
 from bench.by_hand import WAYS, Loader
@@ -41,7 +39,6 @@ from bench.timing import bfloat16_cost
 from streamer.computing.load import load_worker
 from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
-from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
 
@@ -179,8 +176,7 @@ def _streamer(model: BenchModel, options: argparse.Namespace) -> Row:
         ("RUN", options.limit),
     ):
         config = RunConfig(**settings, out=options.into / name, limit=limit)
-        console = Console(file=io.StringIO())
-        summary = anyio.run(run_loaded, prepare(config), worker, console, LibraryWarnings())
+        summary = anyio.run(run_loaded, prepare(config), worker)
     return {"records": summary.counters.done, "seconds": 1 / summary.per_second}
 
 

@@ -1,7 +1,6 @@
 """What the benchmarks of the service share: its configuration, planned batches, whole runs."""
 
 import argparse
-import io
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from rich.console import Console
 
 from bench.model import SHAPES, BenchModel, bench_model
 from bench.options import add_data_options, contrast_records
@@ -19,7 +17,6 @@ from streamer.computing.worker import Worker
 from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
 from streamer.loading.tokenizing import Tokenizing
-from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.planning.budget import Budget
 from streamer.planning.packing import Packing
 from streamer.planning.planner import Planner
@@ -176,6 +173,4 @@ def whole_run(worker: Worker, config: RunConfig) -> Summary:
     """A run from reading to Parquet with a worker that is loaded; its output is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(config.model_copy(update={"out": Path(folder) / "RUN"}))
-        return anyio.run(
-            run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings()
-        )
+        return anyio.run(run_loaded, prepared, worker)

@@ -57,8 +57,7 @@ def test_a_program_keeps_its_own_logging():
     mine.addHandler(handler)
     before = list(library.handlers)
     heard = []
-    with LibraryWarnings() as warnings:
-        warnings.send_to(lambda _, entries: heard.append(entries["message"]))
+    with LibraryWarnings(lambda _, entries: heard.append(entries["message"])):
         assert mine.handlers == [handler]
         library.warning("something odd")
     assert heard == ["something odd"]

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from streamer.results.run import Run
+    from streamer.results.summary import Summary
+    from streamer.running.prepare import Prepared
     from streamer.tables.metrics import Family
 
 __all__ = [
@@ -40,36 +42,43 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
     :raises RunFault: the run broke off.
     :raises KeyboardInterrupt: it was stopped, after draining what was in flight.
     """
+    from rich.console import Console  # noqa: PLC0415
+
+    from streamer.monitoring.display import progress_on  # noqa: PLC0415
+    from streamer.monitoring.screen import Screen  # noqa: PLC0415
+    from streamer.running.prepare import prepare  # noqa: PLC0415
+
+    with Screen(Console(), config.progress) as screen:
+        prepared = prepare(config, progress=progress_on(screen))
+        if prepared.is_finished:
+            return open_run(prepared.out)
+        summary = _run(prepared, families)
+    if summary.signal is not None:
+        raise KeyboardInterrupt(f"stopped; what was measured is in {prepared.out}")
+    return open_run(prepared.out)
+
+
+def _run(prepared: "Prepared", families: "tuple[Family, ...] | None") -> "Summary":
     import asyncio  # noqa: PLC0415
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     import anyio  # noqa: PLC0415
-    from rich.console import Console  # noqa: PLC0415
 
-    from streamer.running.prepare import prepare  # noqa: PLC0415
-
-    prepared = prepare(config)
-    if prepared.is_finished:
-        return open_run(prepared.out)
     from streamer.running.run import run as run_prepared  # noqa: PLC0415
     from streamer.tables.metrics import FAMILIES  # noqa: PLC0415
 
-    arguments: tuple[Any, ...] = (prepared, Console(), FAMILIES if families is None else families)
+    arguments: tuple[Any, ...] = (prepared, FAMILIES if families is None else families)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        summary = anyio.run(run_prepared, *arguments)
-    else:  # a notebook's own loop is running: take another thread's
-        with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(anyio.run, run_prepared, *arguments)
-            try:
-                summary = running.result()
-            except BaseException:
-                prepared.loader.stop()
-                raise
-    if summary.signal is not None:
-        raise KeyboardInterrupt(f"stopped; what was measured is in {prepared.out}")
-    return open_run(prepared.out)
+        return anyio.run(run_prepared, *arguments)
+    with ThreadPoolExecutor(1) as thread:  # a notebook's loop is running: run in another thread's
+        running = thread.submit(anyio.run, run_prepared, *arguments)
+        try:
+            return running.result()
+        except BaseException:
+            prepared.loader.stop()
+            raise
 
 
 def open_run(path: "str | Path") -> "Run":

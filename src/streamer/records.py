@@ -95,6 +95,19 @@ class Position:
 
 
 @dataclass(frozen=True, slots=True)
+class InputRange:
+    """A range of the input, which is the records of all sources in order: what one of several
+    processes reads."""
+
+    begin: Position | None = None
+    """Of its first record; None: the input's first."""
+    end: Position | None = None
+    """Of the first record behind it; None: it goes to the end of the input."""
+    first_row: int = 0
+    """Number of its first record among all records of the input."""
+
+
+@dataclass(frozen=True, slots=True)
 class Item:
     """One element of the input as bytes, not yet understood."""
 

@@ -4,7 +4,6 @@ import errno
 import functools
 import gzip
 import hashlib
-import io
 import json
 import random
 import threading
@@ -17,7 +16,6 @@ import fsspec
 import pytest
 import zstandard
 from fsspec.spec import AbstractBufferedFile
-from rich.console import Console
 
 from streamer import embedded
 from streamer.concurrency.retry import RetryPolicy
@@ -27,7 +25,6 @@ from streamer.loading import retrying
 from streamer.loading.reading import read_items
 from streamer.loading.retrying import RETRIES, RetryingFile
 from streamer.loading.sources import expand, read_bytes
-from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
 from support.runs import run_with
@@ -211,7 +208,7 @@ def test_an_input_that_vanished_before_its_turn_is_told_at_once(tmp_path, embedd
     worker = embedded_worker(prepared.loader.fields.kind)
     begin = time.monotonic()
     with pytest.raises(RunFault, match=r"b\.jsonl is gone: .* resume the run"):
-        anyio.run(run_loaded, prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
+        anyio.run(run_loaded, prepared, worker)
     assert time.monotonic() - begin < 10  # the retries would take half a minute
 
 

@@ -1,6 +1,5 @@
 """Prometheus metrics over HTTP while a run goes on."""
 
-import io
 import socket
 import subprocess
 import time
@@ -10,12 +9,14 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
+import torch
 from prometheus_client.parser import text_string_to_metric_families
-from rich.console import Console
 
 from streamer.config import RunConfig
 from streamer.errors import UsageError
+from streamer.monitoring.counters import Counters
 from streamer.monitoring.exporter import exporting
+from streamer.monitoring.observer import Observer
 from streamer.running.prepare import prepare
 from streamer.running.run import run
 from support.processes import COMMAND, Popen
@@ -92,14 +93,17 @@ def test_a_run_serves_what_it_counts_while_it_goes_on(tmp_path, port):
 def test_several_runs_in_one_process_take_the_same_port(tmp_path, port):
     for name in ("1", "2"):
         config = RunConfig(out=tmp_path / name, limit=3, progress="none", metrics_port=port)
-        anyio.run(run, prepare(config), Console(file=io.StringIO()))
+        anyio.run(run, prepare(config))
 
 
 def test_it_listens_for_this_machine_only_unless_told_otherwise(port):
-    with exporting(RunConfig(metrics_port=port)):
+    observer = Observer(Counters(), (), torch.device("cpu"))
+    with exporting(RunConfig(metrics_port=port), observer):
         assert scrape(port) == {}  # the model is being loaded
+        observer.look()
+        assert scrape(port)["streamer_records_total", ""] == 0
         assert not is_heard("127.0.0.2", port)
-    with exporting(RunConfig(metrics_port=port, metrics_address="0.0.0.0")):
+    with exporting(RunConfig(metrics_port=port, metrics_address="0.0.0.0"), observer):
         assert is_heard("127.0.0.2", port)
 
 
@@ -109,12 +113,10 @@ def is_heard(address: str, port: int) -> bool:
 
 
 def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(tmp_path, taken, monkeypatch):
-    import streamer.running.run
-
-    monkeypatch.setattr(streamer.running.run, "load_worker", None)
+    monkeypatch.setattr("streamer.running.load.load_worker", None)
     config = RunConfig(out=tmp_path / "RUN", metrics_port=taken)
     with pytest.raises(UsageError, match=f"127.0.0.1, port {taken}: Address already in use"):
-        anyio.run(run, prepare(config), Console(file=io.StringIO()))
+        anyio.run(run, prepare(config))
     assert not (tmp_path / "RUN").exists()
 
 
@@ -125,6 +127,9 @@ def test_a_port_is_a_number_that_a_port_can_have(tmp_path):
         assert "metrics_port" in done.stderr
     with (
         pytest.raises(UsageError, match=r"cannot serve metrics at no\.such\.host"),
-        exporting(RunConfig(metrics_port=9, metrics_address="no.such.host.invalid")),
+        exporting(
+            RunConfig(metrics_port=9, metrics_address="no.such.host.invalid"),
+            Observer(Counters(), (), torch.device("cpu")),
+        ),
     ):
         pass

@@ -20,7 +20,7 @@ from streamer.results.summary import (
     Summary,
     print_summary,
 )
-from support.told import NOW
+from support.snapshots import NOW
 
 
 def test_the_line_is_as_promised():

@@ -23,13 +23,12 @@ from rich.console import Console
 from streamer.commands.watch import OLD_SECONDS, Watched, show_until_over
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
-from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.status import StatusFile, read_status
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
 from support.processes import COMMAND, Popen, run
 from support.runs import run_with
-from support.told import NOW
+from support.snapshots import NOW
 
 GOOD = b'{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
 
@@ -123,7 +122,7 @@ import sys, threading, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from streamer.monitoring.status import StatusFile
-from support.told import NOW
+from support.snapshots import NOW
 
 file = StatusFile(Path("RUN"), "streamer · [not markup]")
 threading.Thread(target=sys.stdin.read, daemon=True).start()
@@ -317,7 +316,7 @@ def test_present_trouble_is_in_the_status(tmp_path, embedded_worker, monkeypatch
     monkeypatch.setattr(StatusFile, "write", lambda _, *what: said.append(what))
     prepared = prepare(RunConfig(out=tmp_path / "RUN", limit=20, progress="none"))
     prepared.counters.trouble = "disk full: waiting"
-    anyio.run(run_loaded, prepared, embedded_worker("contrast"), Console(), LibraryWarnings())
+    anyio.run(run_loaded, prepared, embedded_worker("contrast"))
     state, now = said[0]
     assert (state, now.note) == ("paused", "disk full: waiting")
 

@@ -20,7 +20,8 @@ from rich.console import Console
 import streamer
 from streamer.config import RunConfig
 from streamer.monitoring import screen
-from streamer.monitoring.library_warnings import LibraryWarnings
+from streamer.monitoring.display import progress_on
+from streamer.monitoring.progress import SILENT
 from streamer.monitoring.screen import Screen
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
@@ -113,8 +114,10 @@ class Gone(io.StringIO):
 def test_notes_on_a_terminal_that_is_gone_end_no_run(tmp_path, embedded_worker, monkeypatch):
     worker = embedded_worker("contrast")
     monkeypatch.setattr(worker.model, "notes", ["something to know"])
-    prepared = prepare(RunConfig(out=tmp_path / "RUN", limit=3, progress="lines"))
-    anyio.run(run_loaded, prepared, worker, Console(file=Gone()), LibraryWarnings())
+    with Screen(Console(file=Gone()), "lines") as gone:
+        config = RunConfig(out=tmp_path / "RUN", limit=3)
+        prepared = prepare(config, progress=progress_on(gone))
+        anyio.run(run_loaded, prepared, worker)
     assert streamer.open_run(tmp_path / "RUN").manifest["status"] == "finished"
 
 
@@ -124,7 +127,7 @@ def test_what_is_said_comes_in_order_and_frames_are_left_out_while_one_hangs(mon
     with os.fdopen(into, "w") as file, os.fdopen(out) as reader:
         with Screen(Console(file=file), "lines") as hanging:
             for number in range(1000):
-                hanging.say(f"line {number}")
+                hanging.print(f"line {number}")
             assert not hanging.is_idle
         os.read(reader.fileno(), 4096)
         said = b""
@@ -144,12 +147,11 @@ def test_signals_are_as_they_were_once_a_run_is_over(monkeypatch):
 
         async def main() -> None:
             handlers = [signal.getsignal(number) for number in numbers]
-            with Screen(Console(file=io.StringIO()), "none") as shown:
-                stopped: list[int] = []
-                with stop_on_signal(lambda: None, stopped, shown):
-                    os.kill(os.getpid(), signal.SIGHUP)
-                    os.kill(os.getpid(), signal.SIGTERM)
-                    await anyio.sleep(0.1)
+            stopped: list[int] = []
+            with stop_on_signal(lambda: None, stopped, SILENT):
+                os.kill(os.getpid(), signal.SIGHUP)
+                os.kill(os.getpid(), signal.SIGTERM)
+                await anyio.sleep(0.1)
             assert stopped == [signal.SIGTERM]
             assert [signal.getsignal(number) for number in numbers] == handlers
 

@@ -1,6 +1,5 @@
 """A tokenizer that fails on a text costs that record; a stage that breaks ends the run in order."""
 
-import io
 import json
 import os
 import threading
@@ -10,13 +9,11 @@ from typing import Any
 import anyio
 import pyarrow as pa
 import pytest
-from rich.console import Console
 from tokenizers import Regex, normalizers
 
 from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.loading.loader import Loader
-from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.planning.planner import Planner
 from streamer.results.run import open_run
 from streamer.running.prepare import prepare
@@ -163,7 +160,7 @@ def test_a_stage_that_breaks_ends_the_run_though_a_pipe_is_silent(tmp_path, work
 
     async def main() -> None:
         with anyio.fail_after(20):
-            await run_loaded(prepared, worker, Console(file=io.StringIO()), LibraryWarnings())
+            await run_loaded(prepared, worker)
 
     try:
         with pytest.raises(RunFault, match="ArrowInvalid"):

@@ -5,7 +5,7 @@ import gc
 import pytest
 
 from streamer.errors import RunFault
-from streamer.running.run import gc_frozen
+from streamer.running.load import gc_frozen
 from support.runs import run_with
 
 

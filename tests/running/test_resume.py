@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 
 import streamer
-from streamer import RunConfig, RunFault, UsageError
+from streamer import RunConfig, UsageError
 from streamer.embedded import MODEL, RECORDS, SAES
 from streamer.results.run import Run
 from streamer.running import prepare as preparation
@@ -302,7 +302,7 @@ def test_of_two_new_runs_in_one_place_the_later_is_refused(tmp_path, monkeypatch
 
     monkeypatch.setattr(directory, "check_free", finish_meanwhile)
     with pytest.raises(UsageError, match="holds a run already"):
-        directory.RunDirectory.make(tmp_path / "RUN")
+        directory.RunDirectory.make(tmp_path / "RUN", EventLog())
     assert (tmp_path / "RUN" / "manifest.json").read_text() == "{}"
 
 
@@ -390,10 +390,11 @@ def test_a_run_whose_directory_or_settings_are_gone_is_told(folder):
         assert "Traceback" not in done.stderr
 
 
-def test_an_earlier_part_that_is_damaged_is_told_and_the_lock_is_free(folder):
+def test_an_earlier_part_that_is_damaged_is_reported_and_the_run_goes_on(folder):
     manifest = folder / "RUN" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"status": "stopped"}))
     (folder / "RUN" / "rejected" / "part-00000.parquet").write_bytes(b"rubbish")
-    with pytest.raises(RunFault, match=r"rejected/part-00000\.parquet is damaged"):
-        run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
-    again(folder).directory.leave()
+    run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    log = (folder / "RUN" / "log.jsonl").read_text().splitlines()
+    (note,) = (line for line in log if '"event":"note"' in line)
+    assert "rejected/part-00000.parquet is damaged" in note

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import io
 import json
 import time
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import anyio
 import pytest
-from rich.console import Console
 
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
@@ -20,6 +18,7 @@ from streamer.running import run as execution
 from streamer.running.prepare import prepare
 from streamer.writing import directory
 from streamer.writing.directory import RunDirectory
+from streamer.writing.event_log import EventLog
 from support.runs import run_with
 
 
@@ -27,7 +26,7 @@ def fail(*_: Any, **__: Any) -> None:
     raise RunFault("the disk is broken")
 
 
-@pytest.mark.parametrize("step", ["tidy", "Writer", "reload"])
+@pytest.mark.parametrize("step", ["tidy", "Writer"])
 def test_a_run_that_breaks_off_before_its_first_record_says_why(tmp_path, monkeypatch, step):
     monkeypatch.setattr(f"streamer.running.session.{step}", fail)
     with pytest.raises(RunFault, match="the disk is broken"):
@@ -54,7 +53,7 @@ def begun(tmp_path, monkeypatch) -> Path:
 
 def go_on(run: Path) -> None:
     prepared = prepare(RunConfig(out=run, limit=3, progress="none"))
-    anyio.run(execution.run, prepared, Console(file=io.StringIO()))
+    anyio.run(execution.run, prepared)
 
 
 def test_a_run_that_goes_on_tells_that_its_model_is_loaded(begun, monkeypatch, embedded_worker):
@@ -65,7 +64,7 @@ def test_a_run_that_goes_on_tells_that_its_model_is_loaded(begun, monkeypatch, e
             time.sleep(0.05)
         return embedded_worker("contrast")
 
-    monkeypatch.setattr(execution, "load_worker", load)
+    monkeypatch.setattr("streamer.running.load.load_worker", load)
     go_on(begun)
     assert read_status(begun)[0].status == "finished"
 
@@ -75,7 +74,7 @@ def test_a_run_whose_model_is_gone_tells_so(begun, monkeypatch):
         raise UsageError("no model there")
 
     before = open_run(begun).manifest
-    monkeypatch.setattr(execution, "load_worker", load)
+    monkeypatch.setattr("streamer.running.load.load_worker", load)
     with pytest.raises(UsageError, match="no model there"):
         go_on(begun)
     sign, now = read_status(begun)
@@ -86,7 +85,7 @@ def test_a_run_whose_model_is_gone_tells_so(begun, monkeypatch):
 def test_directories_that_are_made_are_on_the_disk(tmp_path, monkeypatch):
     synced: list[Path] = []
     monkeypatch.setattr(directory, "fsync", synced.append)
-    RunDirectory.make(tmp_path / "runs" / "RUN").leave()
+    RunDirectory.make(tmp_path / "runs" / "RUN", EventLog()).leave()
     assert set(synced) == {tmp_path, tmp_path / "runs"}
 
 
@@ -96,4 +95,4 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UsageError, match=r"its file system has no locks .*Choose a directory on"):
-        RunDirectory.make(tmp_path / "RUN")
+        RunDirectory.make(tmp_path / "RUN", EventLog())

@@ -1,17 +1,14 @@
 """Whole runs in this process, with the embedded worker, which is loaded once."""
 
 import functools
-import io
 from typing import Any
 
 import anyio
-from rich.console import Console
 
 import streamer
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
-from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.results.run import Run
 from streamer.results.summary import Summary
 from streamer.running.prepare import prepare
@@ -28,6 +25,5 @@ def run_with(worker: Worker | None, **settings: Any) -> tuple[Run, Summary]:
     """A whole run in this process; with the embedded worker of the right kind if none is given."""
     prepared = prepare(RunConfig(progress="none", **settings))
     worker = worker or embedded(prepared.loader.fields.kind)
-    console = Console(file=io.StringIO())
-    summary = anyio.run(run_loaded, prepared, worker, console, LibraryWarnings())
+    summary = anyio.run(run_loaded, prepared, worker)
     return streamer.open_run(prepared.out), summary

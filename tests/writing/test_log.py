@@ -6,6 +6,7 @@ import pty
 import subprocess
 import sys
 import threading
+import time
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -14,11 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from streamer.monitoring.incidents import TOLD, Incidents
+from streamer.monitoring.incidents import LOGGED, Incidents
 from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.stderr_capture import TURN_BYTES, StderrCapture
 from streamer.records import Origin, Rejection, Result, Window, Work
-from streamer.writing.event_log import RunLog
+from streamer.writing.event_log import EventLog
 from support.processes import Popen
 from support.runs import run_with
 
@@ -33,8 +34,29 @@ def events(run: Path, event: str) -> list[dict[str, Any]]:
     return [line for line in lines(run / "log.jsonl") if line["event"] == event]
 
 
+def opened(path: Path) -> EventLog:
+    log = EventLog()
+    log.open(path)
+    return log
+
+
+def test_events_before_there_is_a_file_are_held_with_their_times(tmp_path):
+    log = EventLog()
+    log.write("early", {"n": 1})
+    threading.Thread(target=log.write, args=("early", {"n": 2})).run()
+    time.sleep(0.01)
+    log.open(tmp_path / "log.jsonl")
+    log.write("late")
+    log.close()
+    log.write("after the end")
+    first, second, late = lines(tmp_path / "log.jsonl")
+    assert [first["n"], second["n"], late["event"]] == [1, 2, "late"]
+    assert second["time"] < late["time"]
+
+
 def test_a_full_log_is_rotated_and_the_newest_files_are_kept(tmp_path):
-    log = RunLog(tmp_path / "log.jsonl", file_bytes=5000, old_files=3)
+    log = EventLog(file_bytes=5000, old_files=3)
+    log.open(tmp_path / "log.jsonl")
     threads = [
         threading.Thread(target=lambda: [log.write("e", {"n": n}) for n in range(500)])
         for _ in range(4)
@@ -57,17 +79,17 @@ def test_a_full_log_is_rotated_and_the_newest_files_are_kept(tmp_path):
 def test_a_resumed_run_appends_and_half_a_line_is_cut_off(tmp_path):
     path = tmp_path / "log.jsonl"
     for session in range(3):
-        log = RunLog(path)
+        log = opened(path)
         log.write("started", {"session": session})
         log.close()
         with path.open("a") as file:
             file.write('{"time": "20')
-    RunLog(path).close()
+    opened(path).close()
     assert [line["session"] for line in lines(path)] == [0, 1, 2]
 
 
 def test_a_log_on_a_full_disk_goes_on_when_there_is_room(small_disk):
-    log = RunLog(small_disk / "log.jsonl")
+    log = opened(small_disk / "log.jsonl")
     (small_disk / "fill").write_bytes(bytes(40_000))
     for number in range(1000):
         log.write("full", {"number": number})
@@ -82,7 +104,7 @@ def test_a_log_on_a_full_disk_goes_on_when_there_is_room(small_disk):
 
 
 def test_what_json_does_not_take_is_told_all_the_same(tmp_path):
-    log = RunLog(tmp_path / "log.jsonl")
+    log = opened(tmp_path / "log.jsonl")
     log.write("odd", {"path": Path("x"), "name": "\udcff", "n": float("nan"), 3: {4}})
     log.write("fine", {"path": Path("x"), 3: 4})
     log.close()
@@ -106,24 +128,24 @@ def test_ten_million_rejections_take_a_few_lines():
     for row in range(500):
         incidents.take(rejected(f"no JSON: at {row}", 2 * row, 2 * row + 1))
     incidents.take(rejected("empty", 1000))
-    assert Counter(event for event, _ in told) == {"rejected": TOLD + 1}
+    assert Counter(event for event, _ in told) == {"rejected": LOGGED + 1}
     first = {"reason": "no JSON: at 0", "row": 1, "source": "in.jsonl", "position": 1, "offset": 10}
     assert told[1] == ("rejected", first)
     incidents.summarize()
     incidents.summarize()
-    assert told[TOLD + 1 :] == [("rejected more", {"reasons": {"no JSON": 1000 - TOLD}})]
+    assert told[LOGGED + 1 :] == [("rejected more", {"reasons": {"no JSON": 1000 - LOGGED}})]
 
 
 def test_a_run_logs_its_rejections_and_counts_those_beyond_the_first(tmp_path):
     (tmp_path / "in.jsonl").write_text("rubbish\n" * 50 + GOOD + "{}\n")
     run, summary = run_with(None, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN")
     told = events(run.path, "rejected")
-    assert len(told) == TOLD + 1
+    assert len(told) == LOGGED + 1
     (more,) = events(run.path, "rejected more")
     assert sum(more["reasons"].values()) + len(told) == summary.counters.rejected == 51
     assert told[-1]["row"] == 51
     reasons = run.table("rejected")["reason"].to_pylist()
-    assert [line["reason"] for line in told] == [*reasons[:TOLD], reasons[-1]]
+    assert [line["reason"] for line in told] == [*reasons[:LOGGED], reasons[-1]]
 
 
 def test_splits_and_runs_again_are_logged_with_their_reason(tmp_path, embedded_worker, monkeypatch):
@@ -152,15 +174,15 @@ def test_splits_and_runs_again_are_logged_with_their_reason(tmp_path, embedded_w
 
 def test_plain_warnings_of_any_thread_go_to_the_log():
     told = []
-    with LibraryWarnings() as taken, warnings.catch_warnings():
+    with (
+        LibraryWarnings(lambda _, entries: told.append(entries["message"])),
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("always")
-        warnings.warn("before there is a log", stacklevel=1)
-        taken.send_to(lambda _, entries: told.append(entries["message"]))
         thread = threading.Thread(target=lambda: warnings.warn("in a thread", stacklevel=1))
         thread.start()
         thread.join()
-    assert "before there is a log" in told[0]
-    assert "in a thread" in told[1]
+    assert "in a thread" in told[0]
 
 
 def test_what_is_written_to_standard_error_is_told_line_by_line(tmp_path, capfd):
@@ -168,17 +190,17 @@ def test_what_is_written_to_standard_error_is_told_line_by_line(tmp_path, capfd)
     chatter = StderrCapture(
         tmp_path, lambda event, entries: told.append((event, entries["message"]))
     )
-    chatter.tell()
-    with chatter.taken():
+    chatter.log_new()
+    with chatter.redirected():
         os.write(2, b"one\n\ntw")
-        chatter.tell()
+        chatter.log_new()
         assert told == [("stderr", "one")]
         os.write(2, b"o\n")
         subprocess.run(["sh", "-c", "echo a child >&2"], check=True)
-        chatter.tell()
+        chatter.log_new()
         for _ in range(3):
             os.write(2, b"x" * TURN_BYTES)
-            chatter.tell()
+            chatter.log_new()
         assert (tmp_path / "stderr.log").stat().st_size <= TURN_BYTES
         os.write(2, b"no end")
     chatter.end()

@@ -11,6 +11,7 @@ from streamer.errors import UsageError
 from streamer.records import Column
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.directory import RunDirectory
+from streamer.writing.event_log import EventLog
 from streamer.writing.parts import BUFFERED_BYTES, PartWriter, read_metadata
 from support.runs import run_with
 
@@ -163,10 +164,10 @@ def test_duckdb_and_polars_read_a_run(run):
 
 def test_a_run_is_never_written_over(run, tmp_path):
     with pytest.raises(UsageError, match="holds a run already"):
-        RunDirectory.make(run.path)
+        RunDirectory.make(run.path, EventLog())
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="holds something else already"):
-        RunDirectory.make(tmp_path)
+        RunDirectory.make(tmp_path, EventLog())
 
 
 def test_what_is_no_run_is_told(run, tmp_path):

@@ -1,5 +1,6 @@
 """`streamer run`: measure records into a run directory."""
 
+import signal
 from functools import partial
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from rich.console import Console
 from streamer.commands.flags import File, Paths, Settings, config_from
 from streamer.config import STDIN, RunConfig
 from streamer.errors import RunFault
+from streamer.monitoring.display import progress_on
 from streamer.monitoring.screen import Screen
 from streamer.running.signals import exit_on_signal
 
@@ -38,26 +40,28 @@ def run_to_end(config: RunConfig, *, fresh: bool = False) -> int:
     """
     from streamer.running.prepare import prepare  # noqa: PLC0415
 
+    # for the rest of the process: a terminal that goes away ends neither the run nor its summary
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     console = Console()
     with Screen(console, config.progress) as screen, exit_on_signal():
         if config.kind == "auto" and (config.follow or STDIN in config.paths):
-            screen.say("Waiting for the first record, to see its fields …")
-        prepared = prepare(config, fresh=fresh)
+            screen.print("Waiting for the first record, to see its fields …")
+        prepared = prepare(config, fresh=fresh, progress=progress_on(screen))
         if prepared.is_finished:
-            screen.say(f"{prepared.out} is finished: {prepared.begin.row:,} records.")
+            screen.print(f"{prepared.out} is finished: {prepared.checkpoint.row:,} records.")
             return 0
         out, kind = prepared.out, prepared.loader.fields.kind
         if prepared.directory:
-            screen.say(f"Going on with {out} after {prepared.begin.row:,} records.")
+            screen.print(f"Going on with {out} after {prepared.checkpoint.row:,} records.")
         else:
-            screen.say(f"Measuring {kind} records into {out}.")
-            screen.say(f"If it is interrupted, `streamer resume {out}` goes on.")
-        screen.say(loading(config))
+            screen.print(f"Measuring {kind} records into {out}.")
+            screen.print(f"If it is interrupted, `streamer resume {out}` goes on.")
+        screen.print(loading(config))
         from streamer.results.summary import print_summary  # noqa: PLC0415
         from streamer.running.run import run as run_prepared  # noqa: PLC0415
 
         try:
-            summary = anyio.run(run_prepared, prepared, console)
+            summary = anyio.run(run_prepared, prepared)
         except RunFault as fault:
             again = RunFault(f"{fault} (streamer resume {prepared.out})")
             again.exit_code = fault.exit_code
@@ -67,5 +71,5 @@ def run_to_end(config: RunConfig, *, fresh: bool = False) -> int:
 
 
 def loading(config: RunConfig) -> str:
-    """What is said while the model is loaded."""
+    """The line that is printed before the model is loaded."""
     return f"Loading {config.model} …"

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
+from streamer.concurrency.events import ignore
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.loading.tokenizing import Tokenizing
@@ -29,7 +30,7 @@ def take_sample(config: RunConfig, count: int) -> Sample:
         raise UsageError(f"--records {count}: expected at least 1")
     apart = {"out": None, "follow": False}  # nothing is written, nothing waited for
     prepared = prepare(config.model_copy(update=apart))
-    with LibraryWarnings():
+    with LibraryWarnings(ignore):
         worker = load_worker(config, prepared.loader.fields.kind)
     how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
     records: list[TokenizedRecord] = []

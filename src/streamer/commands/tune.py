@@ -41,7 +41,7 @@ def tune(
     settings = config_from(config, paths, flags)
     console = Console()
     with Screen(console, settings.progress) as screen:
-        screen.say(loading(settings))
+        screen.print(loading(settings))
     from streamer.commands.trials import recommend  # noqa: PLC0415
 
     recommend(

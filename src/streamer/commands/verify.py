@@ -16,7 +16,7 @@ def verify(*paths: Paths, config: File = None, records: Count = 64, flags: Setti
     settings = config_from(config, paths, flags)
     console = Console()
     with Screen(console, settings.progress) as screen:
-        screen.say(loading(settings))
+        screen.print(loading(settings))
     from streamer.commands.agreement import batches_agree  # noqa: PLC0415
 
     return 0 if batches_agree(settings, records, console) else 1

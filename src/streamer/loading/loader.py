@@ -1,7 +1,6 @@
 """The loading stage: one pass over all sources, in chunks that the pipeline takes one at a time."""
 
 import itertools
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -23,10 +22,10 @@ DRAIN_SECONDS = 10.0
 
 
 class Loader:
-    """Reads, parses and tokenizes `sources` in order, from `begin` on.
+    """Reads, parses and tokenizes `sources` in order, from `begin` up to `end`, which is left out.
 
     Opening it reads the first records, to tell their kind, where the configuration does not. It is
-    used from one thread at a time.
+    used from one thread at a time. Reads that fail are tried again by `retries`.
 
     :raises UsageError: if the first records have the fields of no kind of record.
     """
@@ -36,18 +35,21 @@ class Loader:
         sources: Sequence[Source],
         config: RunConfig,
         on_read: Callable[[int], None],
+        retries: RetryPolicy,
+        *,
         begin: Sequence[Position] = (),
         first_row: int = 0,
+        end: Position | None = None,
     ) -> None:
         self._sources = sources
         self._on_read = on_read
-        self.stopped = threading.Event()
+        self._retries = retries
+        self._end = end
+        self.stopped = retries.stopped
         """Set by `stop`."""
         self._stopped_at = 0.0
-        self.patience = RetryPolicy(self.stopped)
-        """With sources that fail; what happens before anybody hears of it waits."""
         if config.follow:
-            items = Follower(config.paths, on_read, begin, self.patience).items(first_row)
+            items = Follower(config.paths, on_read, begin, retries).items(first_row)
         else:
             items = self._read_all(begin[-1] if begin else None, first_row)
         self.fields, first = settle_fields(config, items)
@@ -100,17 +102,22 @@ class Loader:
                 begin = None if place else begin
                 continue
             begin = None
+            end = self._end if self._end and self._end.source == source.name else None
             for item in self._read(source, row, place):
+                if item is not None and end is not None and item.origin.offset >= end.offset:
+                    return
                 yield item
                 row += item is not None
+            if end is not None:
+                return
 
     def _read(self, source: Source, row: int, left: Position | None) -> Iterator[Item | None]:
         if not is_piped(source):
             begin = left.offset if left else 0
-            pieces = read_bytes(source, self._on_read, begin, patience=self.patience)
+            pieces = read_bytes(source, self._on_read, begin, patience=self._retries)
             yield from read_items(source, pieces, row, left)
             return
-        pipe = Piped(source.name, read_bytes(source, self._on_read, patience=self.patience), left)
+        pipe = Piped(source.name, read_bytes(source, self._on_read, patience=self._retries), left)
         for item in read_items(source, iter(pipe), row, left):
             yield item and replace(item, origin=replace(item.origin, head=pipe.head))
 

@@ -1,10 +1,8 @@
-"""Showing a run while it goes on: a live display on a terminal, plain lines elsewhere."""
+"""Progress on a screen: a live display on a terminal, plain lines elsewhere."""
 
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
 
-import anyio
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -12,54 +10,86 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from streamer.monitoring.progress import SILENT, Progress
 from streamer.monitoring.screen import Screen
 from streamer.monitoring.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from streamer.monitoring.observer import Observer
 
 FRAMES_PER_SECOND = 4
 LINE_SECONDS = 10.0
 
 
-async def show(observer: "Observer", screen: Screen, title: str) -> None:
-    """Show the run until cancelled."""
-    if is_live(screen):
-        await _show_live(observer, screen, title)
-    elif screen.how != "none":
-        await _print_lines(observer, screen)
+def progress_on(screen: Screen) -> Progress:
+    """Progress as `screen` is to show it: live, in lines, or not at all."""
+    if screen.how == "none":
+        return SILENT
+    is_live = screen.how == "rich" or (screen.how == "auto" and screen.console.is_terminal)
+    return LiveDisplay(screen) if is_live else ProgressLines(screen)
 
 
-def is_live(screen: Screen) -> bool:
-    """Whether a run shown there has the live display."""
-    return screen.how == "rich" or (screen.how == "auto" and screen.console.is_terminal)
+class LiveDisplay:
+    """A panel that is drawn anew several times a second, and removed at the end."""
+
+    seconds = 1 / FRAMES_PER_SECOND
+    owns_terminal = True
+
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._live = live_display(screen.console, transient=True)
+        self._title = ""
+        self.print = screen.print
+
+    def begin(self, title: str) -> None:
+        """Begin to draw, under this title."""
+        self._title = title
+        self._screen.do(self._live.start)
+
+    def show(self, now: Snapshot) -> None:
+        """Draw a frame; leave it out while the terminal is slow, or stopped."""
+        if self._screen.is_idle:
+            frame = render(now, self._title)
+            self._screen.do(partial(self._live.update, frame, refresh=True))
+
+    def end(self, last: Snapshot) -> None:  # noqa: ARG002
+        """Remove the panel."""
+        self._screen.do(self._live.stop)
+
+    def abandon(self) -> None:
+        """Leave the terminal with its cursor."""
+        self._screen.do(self._screen.console.show_cursor)
+        self._screen.close()
 
 
-async def _show_live(observer: "Observer", screen: Screen, title: str) -> None:
-    live = live_display(screen.console, transient=True)
-    screen.do(live.start)
-    try:
-        while True:
-            if screen.is_idle:  # else the terminal is slow, or stopped
-                screen.do(partial(live.update, render(observer.look(), title), refresh=True))
-            await anyio.sleep(1 / FRAMES_PER_SECOND)
-    finally:
-        screen.do(live.stop)
+class ProgressLines:
+    """A line every few seconds, and one at the end."""
 
+    seconds = LINE_SECONDS
+    owns_terminal = False
 
-async def _print_lines(observer: "Observer", screen: Screen) -> None:
-    observer.look()
-    try:
-        while True:
-            await anyio.sleep(LINE_SECONDS)
-            if screen.is_idle:
-                screen.say(line(observer.look()))
-    finally:
-        screen.say(line(observer.look()))
+    def __init__(self, screen: Screen) -> None:
+        self._screen = screen
+        self._has_begun = False
+        self.print = screen.print
+
+    def begin(self, title: str) -> None:
+        """Print nothing yet."""
+
+    def show(self, now: Snapshot) -> None:
+        """Print a line, but for the first moment, which has nothing to tell."""
+        if self._has_begun and self._screen.is_idle:
+            self._screen.print(line(now))
+        self._has_begun = True
+
+    def end(self, last: Snapshot) -> None:
+        """Print the last line."""
+        self._screen.print(line(last))
+
+    def abandon(self) -> None:
+        """Print what is still to be printed."""
+        self._screen.close()
 
 
 def live_display(console: Console, transient: bool) -> Live:
-    """Where `render` is shown again and again. Standard error is left alone: it has a log."""
+    """Where frames of `render` are drawn. Standard error is not redirected: it is logged."""
     return Live(console=console, auto_refresh=False, redirect_stderr=False, transient=transient)
 
 

@@ -17,35 +17,30 @@ RECENTLY = f"over the last {RATE_SECONDS:.0f} seconds."
 
 
 class Exporter(Collector):
-    """Tells what a run counts. Nothing before `observe`: while the model is loaded."""
+    """Exports the counters of a run and its latest snapshot; nothing before the first one."""
 
-    def __init__(self) -> None:
-        self._observer: Observer | None = None
-
-    def observe(self, observer: Observer) -> None:
-        """Tell of this run from now on."""
+    def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
     def collect(self) -> Iterable[Metric]:
         """Part of `Collector`; called by the server's threads."""
-        observer = self._observer
-        if observer is not None and observer.latest is not None:
-            yield from _counters(observer.counters)
-            yield from _gauges(observer.latest)
+        if self._observer.latest is not None:
+            yield from _counters(self._observer.counters)
+            yield from _gauges(self._observer.latest)
 
 
 @contextlib.contextmanager
-def exporting(config: RunConfig) -> Iterator[Exporter]:
-    """Serve at the configured port, if there is one, until it is left.
+def exporting(config: RunConfig, observer: Observer) -> Iterator[None]:
+    """While inside, serve what `observer` sees at the configured port, if there is one.
 
     :raises UsageError: nothing can listen there.
     """
-    exporter, port, address = Exporter(), config.metrics_port, config.metrics_address
+    port, address = config.metrics_port, config.metrics_address
     if port is None:
-        yield exporter
+        yield
         return
     registry = CollectorRegistry()
-    registry.register(exporter)
+    registry.register(Exporter(observer))
     try:
         server, thread = start_http_server(port, address, registry)
     except OSError as error:
@@ -54,7 +49,7 @@ def exporting(config: RunConfig) -> Iterator[Exporter]:
             f"another with --metrics-port (or --metrics-address)."
         ) from None
     try:
-        yield exporter
+        yield
     finally:
         server.shutdown()
         server.server_close()

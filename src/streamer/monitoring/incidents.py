@@ -1,28 +1,28 @@
-"""Why records were rejected and passages run again: from results into the log."""
+"""Logs why records were rejected and passages were run again in float32."""
 
 import threading
 from collections import Counter
 
-from streamer.monitoring.library_warnings import Log
+from streamer.concurrency.events import Log
 from streamer.records import Rejection, Result
 
-TOLD = 20
-"""Rejections told one by one for each reason; those after are counted."""
+LOGGED = 20
+"""Rejections that are logged one by one, for each reason; later ones are only counted."""
 LONGEST = 500
-"""Characters of a reason that are told; all of it is in `rejected/`."""
+"""Characters of a reason that are logged; all of it is in `rejected/`."""
 
 
 class Incidents:
-    """Tells the log what did not go smoothly. Used from any thread."""
+    """Logs what did not go smoothly. Used from any thread."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
         self._rejected: Counter[str] = Counter()
-        self._untold: Counter[str] = Counter()
+        self._unlogged: Counter[str] = Counter()
         self._lock = threading.Lock()
 
     def take(self, result: Result) -> None:
-        """Tell what happened to a batch."""
+        """Log what happened to a batch."""
         if result.work.reruns:
             rows = [one.origin.row for one in result.records]
             rows += [one.origin.row for one in result.rejections]
@@ -33,20 +33,20 @@ class Incidents:
             self._reject(rejection)
 
     def summarize(self) -> None:
-        """Tell how many were rejected since the last time beside those told one by one."""
+        """Log how many were rejected since the last call without being logged one by one."""
         with self._lock:
-            untold, self._untold = self._untold, Counter()
-        if untold:
-            self._log("rejected more", {"reasons": dict(untold.most_common())})
+            unlogged, self._unlogged = self._unlogged, Counter()
+        if unlogged:
+            self._log("rejected more", {"reasons": dict(unlogged.most_common())})
 
     def _reject(self, rejection: Rejection) -> None:
         kind, origin = rejection.reason.partition(":")[0], rejection.origin
         with self._lock:
             self._rejected[kind] += 1
-            is_told = self._rejected[kind] <= TOLD
-            if not is_told:
-                self._untold[kind] += 1
-        if is_told:
+            is_logged = self._rejected[kind] <= LOGGED
+            if not is_logged:
+                self._unlogged[kind] += 1
+        if is_logged:
             self._log(
                 "rejected",
                 {

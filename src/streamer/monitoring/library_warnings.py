@@ -1,43 +1,51 @@
-"""Where the libraries underneath speak: into the run's log, not over its display."""
+"""Warnings of the libraries underneath: into the run's log, not over its display."""
 
 import logging
-from collections.abc import Callable
+import warnings
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, TextIO
 
-LIBRARIES = ("py.warnings", "transformers", "huggingface_hub", "transformer_lens", "sae_lens")
-Log = Callable[[str, dict[str, Any]], None]
+from streamer.concurrency.events import Log
+
+LIBRARIES = ("transformers", "huggingface_hub", "transformer_lens", "sae_lens")
 
 
 class LibraryWarnings(logging.Handler):
-    """While it is entered, takes the warnings of `LIBRARIES`, and what nobody else handles.
+    """While it is entered, logs the warnings of `LIBRARIES` and of Python's `warnings`, and those
+    of other loggers if the program has not arranged its logging. Afterwards all is as before."""
 
-    What comes before `send_to` waits for it.
-    """
-
-    def __init__(self) -> None:
+    def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
-        self._waiting: list[dict[str, Any]] = []
-        self._log: Log | None = None
-        self._displaced: dict[logging.Logger, list[logging.Handler]] = {}
-
-    def send_to(self, log: Log) -> None:
-        """Pass on what was taken so far, and from now on."""
         self._log = log
-        waiting, self._waiting = self._waiting, []
-        for entries in waiting:
-            log("warning", entries)
+        self._displaced: dict[logging.Logger, list[logging.Handler]] = {}
+        self._showwarning = warnings.showwarning
 
     def emit(self, record: logging.LogRecord) -> None:
         """Part of `logging.Handler`."""
-        entries = {"from": record.name, "message": record.getMessage().strip()}
-        if self._log is None:
-            self._waiting.append(entries)
+        self._report(record.name, record.getMessage())
+
+    def _report(self, source: str, message: str) -> None:
+        self._log("warning", {"from": source, "message": message.strip()})
+
+    def _show(  # noqa: PLR0917
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """In place of `warnings.showwarning`."""
+        if file is None:
+            text = warnings.formatwarning(message, category, filename, lineno, line)
+            self._report("py.warnings", text)
         else:
-            self._log("warning", entries)
+            self._showwarning(message, category, filename, lineno, file, line)
 
     def __enter__(self) -> Self:
-        logging.captureWarnings(True)
+        # not logging.captureWarnings, which does not know whether the program had called it before
+        self._showwarning, warnings.showwarning = warnings.showwarning, self._show
         root = logging.getLogger()
         if not root.handlers:  # a program that has arranged its logging keeps it
             root.addHandler(self)
@@ -61,5 +69,4 @@ class LibraryWarnings(logging.Handler):
             logger.removeHandler(self)
             for handler in handlers:
                 logger.addHandler(handler)
-        logging.captureWarnings(False)
-        self._log = None
+        warnings.showwarning = self._showwarning

@@ -1,4 +1,4 @@
-"""Looks at a run from within."""
+"""Takes snapshots of a run, in its own process."""
 
 import time
 from collections import deque
@@ -16,13 +16,13 @@ from streamer.monitoring.snapshot import Snapshot
 
 @dataclass(slots=True)
 class Observer:
-    """Takes snapshots; remembers enough to tell the share of work of the last seconds."""
+    """Takes snapshots, and remembers enough to know how busy each stage was in the last seconds."""
 
     counters: Counters
     queues: Sequence[Queue[Any]]
     device: torch.device
     latest: Snapshot | None = None
-    """The last one taken: for other threads, which must not take one themselves."""
+    """The last snapshot: for threads other than the event loop's, which alone may call `look`."""
     _history: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
 
     def look(self) -> Snapshot:

@@ -1,4 +1,4 @@
-"""What is printed, in a thread of its own: a terminal that nobody reads holds up nothing else."""
+"""Printing in a thread of its own: a terminal that nobody reads holds up nothing else."""
 
 import contextlib
 import threading
@@ -13,9 +13,9 @@ from streamer.concurrency.threads import NAME
 from streamer.config import Progress
 
 WAITING = 100
-"""Things to print. More are left out: nobody has looked for long."""
+"""Jobs that wait to be printed. More are left out: the terminal has been stopped for long."""
 LAST_SECONDS = 2.0
-"""What has not been printed so long after the end is left out."""
+"""`close` waits at most so long for what is still to be printed."""
 
 
 class Screen:
@@ -28,7 +28,7 @@ class Screen:
     def __init__(self, console: Console, how: Progress) -> None:
         self.console = console
         self.how = how
-        """What is wanted; `say` prints nothing for "none"."""
+        """What is wanted; `print` prints nothing for "none"."""
         self._jobs: Queue[Callable[[], object] | None] = Queue(WAITING)
         self._is_over = False
         self._thread = threading.Thread(target=self._work, name=f"{NAME}screen", daemon=True)
@@ -45,20 +45,20 @@ class Screen:
         """Whether all is printed."""
         return not self._jobs.unfinished_tasks
 
-    def say(self, text: str) -> None:
-        """Print a line."""
+    def print(self, text: str) -> None:
+        """Print a line, after all that came before."""
         if self.how != "none":
             self.do(
                 partial(self.console.print, text, highlight=False, markup=False, soft_wrap=True)
             )
 
     def do(self, job: Callable[[], object] | None) -> None:
-        """Have `job` print something, after all that came before; None wakes the thread alone."""
-        with contextlib.suppress(Full):  # then it is not asleep
+        """Have `job` print something, after all that came before. None only wakes the thread."""
+        with contextlib.suppress(Full):  # then the thread is not asleep
             self._jobs.put_nowait(job)
 
     def close(self) -> None:
-        """Wait for what is still to be printed, for a moment; not if the user will not, either."""
+        """Wait for what is still to be printed, for `LAST_SECONDS` at most, or until Ctrl-C."""
         self._is_over = True
         self.do(None)
         with contextlib.suppress(KeyboardInterrupt):
@@ -67,7 +67,8 @@ class Screen:
     def _work(self) -> None:
         while not (self._is_over and self._jobs.empty()):
             job = self._jobs.get()
-            # closed, or without such letters; rich exits on a closed pipe
+            # OSError, ValueError: the file is closed, or cannot encode the text; rich exits when
+            # a pipe is closed
             with contextlib.suppress(OSError, ValueError, SystemExit):
                 if job is not None:
                     job()

@@ -1,4 +1,4 @@
-"""What a run tells the outside while it goes on: status.json, its log, nothing over its display."""
+"""Writes status.json while a run goes on, and logs what comes in meanwhile."""
 
 import contextlib
 import os
@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import NoReturn
 
 import anyio
-import torch
 
+from streamer.concurrency.events import Log
 from streamer.concurrency.threads import in_thread
-from streamer.monitoring.counters import Counters
 from streamer.monitoring.incidents import Incidents
-from streamer.monitoring.library_warnings import Log
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.snapshot import Snapshot
 from streamer.monitoring.status import State, StatusFile
@@ -26,78 +24,89 @@ SUMMARY_SECONDS = 60.0
 
 
 class StatusReporter:
-    """The telling side of one run."""
+    """Reports on a run from when its stages begin to work: status.json, the log's incidents, and
+    what libraries write to standard error."""
 
     def __init__(self, directory: Path, log: Log, observer: Observer, title: str) -> None:
         self.incidents = Incidents(log)
         """Takes every result."""
-        self._status = StatusFile(directory, title)
-        self._chatter = StderrCapture(directory, log)
-        self._observer = observer
+        self._status = _Status(directory, observer, title)
+        self._stderr = StderrCapture(directory, log)
         self._summarized = time.monotonic()
-        self._turn = threading.Lock()
-        self._is_over = False
 
-    def listening(self, live: bool) -> contextlib.AbstractContextManager[None]:
-        """While inside, what is written to standard error goes to the log, if it would be written
-        over a live display."""
-        return self._chatter.taken() if live and os.isatty(STDERR) else contextlib.nullcontext()
+    def stderr_redirected(self, owns_terminal: bool) -> contextlib.AbstractContextManager[None]:
+        """While inside, log what is written to standard error, if it would be written over a
+        display that owns the terminal."""
+        if owns_terminal and os.isatty(STDERR):
+            return self._stderr.redirected()
+        return contextlib.nullcontext()
 
-    async def keep_telling(self, is_stopping: Callable[[], bool]) -> NoReturn:
-        """Until cancelled. A disk that hangs holds up nothing but this."""
+    async def keep_reporting(self, is_stopping: Callable[[], bool]) -> NoReturn:
+        """Report every few seconds until cancelled. A disk that hangs holds up nothing else."""
 
-        def tell(now: Snapshot) -> None:
-            state: State = "stopping" if is_stopping() else "paused" if now.note else "running"
-            with self._turn:
-                if self._is_over:
-                    return
-                self._status.write(state, now)
-            self._chatter.tell()
+        def report(now: Snapshot) -> None:
+            self._status.write(
+                "stopping" if is_stopping() else "paused" if now.note else "running", now
+            )
+            self._stderr.log_new()
             if time.monotonic() - self._summarized >= SUMMARY_SECONDS:
                 self.incidents.summarize()
                 self._summarized = time.monotonic()
 
-        while True:
-            await in_thread("status", partial(tell, self._observer.look()))
-            await anyio.sleep(STATUS_SECONDS)
+        await self._status.keep(report)
 
     def end(self, state: State, note: str | None = None) -> None:
-        """The last word: how it ended, and why. Waits for the disk."""
-        self._chatter.end()
+        """Log what is left and write the last status: how the run ended, and why. Waits for the
+        disk."""
+        self._stderr.end()
         self.incidents.summarize()
-        self._is_over = True
-        with self._turn:
-            self._status.write(state, self._observer.look(), note)
+        self._status.end(state, note)
 
 
-class Loading:
-    """Tells of a run that goes on, while its model is loaded."""
+class LoadingStatus:
+    """Writes the status of a resumed run while its model is loaded."""
 
-    def __init__(self, directory: Path, title: str, counters: Counters) -> None:
-        self._status = StatusFile(directory, title)
-        self._observer = Observer(counters, (), torch.device("cpu"))
+    def __init__(self, directory: Path, observer: Observer, title: str) -> None:
+        self._status = _Status(directory, observer, title)
+
+    async def keep_reporting(self) -> NoReturn:
+        """Report every few seconds until cancelled. A disk that hangs holds up nothing else."""
+        await self._status.keep(partial(self._status.write, "loading"))
+
+    def leave(self) -> None:
+        """Write no more; another reporter takes over. Waits for the disk."""
+        self._status.leave()
+
+    def fail(self, note: str) -> None:
+        """Write as the last status why the run does not go on. Waits for the disk."""
+        self._status.end("failed", note)
+
+
+class _Status:
+    """A status.json with one last writer: a thread that was left behind does not write after."""
+
+    def __init__(self, directory: Path, observer: Observer, title: str) -> None:
+        self._file = StatusFile(directory, title)
+        self._observer = observer
         self._turn = threading.Lock()
         self._is_over = False
 
-    async def keep_telling(self) -> NoReturn:
-        """Until cancelled."""
-
-        def tell(now: Snapshot) -> None:
-            with self._turn:
-                if not self._is_over:
-                    self._status.write("loading", now)
-
+    async def keep(self, report: Callable[[Snapshot], None]) -> NoReturn:
+        """Call `report` in a thread every few seconds, with the run as it is then."""
         while True:
-            await in_thread("status", partial(tell, self._observer.look()))
+            await in_thread("status", partial(report, self._observer.look()))
             await anyio.sleep(STATUS_SECONDS)
 
+    def write(self, state: State, now: Snapshot) -> None:
+        with self._turn:
+            if not self._is_over:
+                self._file.write(state, now)
+
     def leave(self) -> None:
-        """Tell no more. Waits for the disk."""
         self._is_over = True
         with self._turn:
             pass
 
-    def end(self, note: str) -> None:
-        """Why the run does not go on."""
+    def end(self, state: State, note: str | None) -> None:
         self.leave()
-        self._status.write("failed", self._observer.look(), note)
+        self._file.write(state, self._observer.look(), note)

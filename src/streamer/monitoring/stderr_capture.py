@@ -1,5 +1,5 @@
-"""What libraries write to standard error behind Python's back: into the run's log, not through its
-live display."""
+"""What native libraries write to standard error: into the run's log, not through its live
+display."""
 
 import contextlib
 import os
@@ -8,33 +8,33 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-from streamer.monitoring.library_warnings import Log
+from streamer.concurrency.events import Log
 
 STDERR = 2
 NAME = "stderr.log"
 TURN_BYTES = 2**20
-"""The file begins anew when it has so many."""
+"""The file is emptied when it has so many."""
 LONGEST = 2000
-"""Characters of a line that are told."""
+"""Characters of a line that are logged."""
 
 
 class StderrCapture:
-    """Takes file descriptor 2 for a while, and tells the log what is written there.
+    """Redirects file descriptor 2 to a file in the run directory, and logs what is written there.
 
-    By way of a file in the run directory. A crash leaves it behind, with the last words; a pipe
-    would lose them, and hold up who writes when nobody reads.
+    A file, not a pipe: a crash leaves the file behind, with the library's last message, where a
+    pipe would lose it; and a pipe that is not read in time would block whoever writes.
     """
 
     def __init__(self, directory: Path, log: Log) -> None:
         self._path = directory / NAME
         self._log = log
         self._file = -1
-        self._told = 0
+        self._logged = 0
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def taken(self) -> Iterator[None]:
-        """While inside. Where the file cannot be made, standard error stays where it is."""
+    def redirected(self) -> Iterator[None]:
+        """Redirect while inside. If the file cannot be made, standard error stays as it is."""
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError:
@@ -51,8 +51,8 @@ class StderrCapture:
             os.close(before)
 
     def end(self) -> None:
-        """Tell what is left, and leave no file behind. Waits for the disk."""
-        self.tell(at_end=True)
+        """Log what is left, and remove the file. Waits for the disk."""
+        self.log_new(at_end=True)
         with self._lock:
             file, self._file = self._file, -1
         if file >= 0:
@@ -60,8 +60,8 @@ class StderrCapture:
             with contextlib.suppress(OSError):
                 self._path.unlink()
 
-    def tell(self, at_end: bool = False) -> None:
-        """Pass on the lines that have come; at the end, also one that was not finished."""
+    def log_new(self, at_end: bool = False) -> None:
+        """Log the lines written since the last call; at the end, also an unfinished one."""
         with self._lock:
             new = self._take(at_end)
         for line in new.decode("utf-8", "replace").splitlines():
@@ -72,12 +72,12 @@ class StderrCapture:
         if self._file < 0:
             return b""
         try:
-            new = os.pread(self._file, TURN_BYTES, self._told)
+            new = os.pread(self._file, TURN_BYTES, self._logged)
             whole = len(new) if at_end or len(new) == TURN_BYTES else new.rfind(b"\n") + 1
-            self._told += whole
-            if whole == len(new) and self._told >= TURN_BYTES:
+            self._logged += whole
+            if whole == len(new) and self._logged >= TURN_BYTES:
                 os.ftruncate(self._file, 0)
-                self._told = 0
+                self._logged = 0
         except OSError:
             return b""
         return new[:whole]

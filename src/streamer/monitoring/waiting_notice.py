@@ -1,4 +1,4 @@
-"""What a stage waits for to pass: shown while it lasts, said once."""
+"""What a stage waits for: shown in every snapshot while it lasts, printed once."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,17 @@ from streamer.monitoring.counters import Counters
 
 
 class WaitingNotice:
-    """Of one stage; called with the reason before each wait, and with None when it is over."""
+    """The `on_wait` of one stage's `RetryPolicy`: called with the reason before each wait, and with
+    None when it is over."""
 
-    def __init__(self, counters: Counters, say: Callable[[str], None]) -> None:
+    def __init__(self, counters: Counters, print_line: Callable[[str], None]) -> None:
         self._counters = counters
-        self._say = say
+        self._print = print_line
         self._reason: str | None = None
 
     def __call__(self, reason: str | None) -> None:
         if reason and not self._reason:
-            self._say(f"waiting: {reason}")
+            self._print(f"waiting: {reason}")
         if reason or self._counters.trouble == self._reason:
             self._counters.trouble = reason
         self._reason = reason

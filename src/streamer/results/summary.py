@@ -47,6 +47,17 @@ class DomainMeans:
                 self._sums[domain][name] += row[f"{name}_sum"] or 0.0
                 self._counts[domain][name] += row[f"{name}_count"]
 
+    def merge(self, other: "DomainMeans") -> None:
+        """Take what `other` has taken."""
+        for domain, records in other.records.items():
+            into = domain
+            if domain not in self.records and len(self.records) >= KEPT_DOMAINS:
+                into = OTHERS
+            self.records[into] += records
+            for name, count in other._counts[domain].items():
+                self._sums[into][name] += other._sums[domain][name]
+                self._counts[into][name] += count
+
     def mean(self, domain: str, name: str) -> float | None:
         """Mean of the column `name` over the records of `domain` that have it."""
         count = self._counts[domain][name]

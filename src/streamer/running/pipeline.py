@@ -11,6 +11,7 @@ cancels the others. Blocking work is done in threads, and one thread alone touch
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import anyio
 import pyarrow as pa
@@ -55,6 +56,11 @@ class Queues:
     loaded: Queue[Chunk]
     batches: Queue[Batch]
     results: Queue[Result]
+
+    @property
+    def all(self) -> tuple[Queue[Any], ...]:
+        """In the order in which a record passes them."""
+        return self.loaded, self.batches, self.results
 
     @classmethod
     def bounded(cls, records: int, size: int) -> "Queues":

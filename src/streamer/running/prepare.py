@@ -1,21 +1,28 @@
-"""What can be settled before the model is loaded, so that most mistakes are told at once."""
+"""What can be settled before the model is loaded, so that most mistakes are reported at once."""
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from streamer.computing.model.find import model_path
 from streamer.computing.sae.find import sae_locations
+from streamer.concurrency.retry import RetryPolicy
 from streamer.config import RunConfig
 from streamer.loading.follow.follower import check_paths
 from streamer.loading.identity import identity
 from streamer.loading.loader import Loader
-from streamer.loading.sources import expand
+from streamer.loading.sources import Source, expand
 from streamer.monitoring.counters import Counters
+from streamer.monitoring.progress import SILENT, Progress
+from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.results.run import open_run
 from streamer.running.resume import refuse_changes
 from streamer.writing.commit import Checkpoint, read_checkpoint
 from streamer.writing.directory import RunDirectory, check_free, default_path, is_run, unused
+from streamer.writing.event_log import EventLog
+from streamer.writing.storage.local import Disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,26 +32,38 @@ class Prepared:
     config: RunConfig
     out: Path
     inputs: list[dict[str, Any]]
-    """What each is known by."""
+    """How each is recognized when the run is resumed."""
     loader: Loader
     counters: Counters
+    progress: Progress
+    """Where the run reports how it gets on."""
+    log: EventLog
+    """Holds events until the run directory is open."""
+    disk: Disk
+    """How to write where there may be no room."""
     directory: RunDirectory | None = None
-    """That of a run that goes on; a new one is made when the model is there."""
-    begin: Checkpoint = field(default_factory=Checkpoint)
+    """That of a run that is resumed; a new one is made when the model is loaded."""
+    checkpoint: Checkpoint = field(default_factory=Checkpoint)
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.directory is not None and self.directory.earlier["status"] == "finished"
 
+    @property
+    def title(self) -> str:
+        """What is written over its display."""
+        layers = ", ".join(map(str, self.config.layers))
+        return f"streamer · {self.config.model} · layers {layers}"
 
-def prepare(config: RunConfig, *, fresh: bool = False) -> Prepared:
+
+def prepare(config: RunConfig, *, fresh: bool = False, progress: Progress = SILENT) -> Prepared:
     """Find the inputs and look at the first records; check every path. Writes nothing.
 
-    Where a run is, it goes on; with `fresh` a new one begins beside it.
+    Where a run is, it is resumed; with `fresh` a new one begins beside it.
 
     :raises UsageError: a path is wrong, the output is taken, the records have unknown fields, or a
-        run that would go on was begun with other settings or inputs.
+        run that would be resumed was begun with other settings or inputs.
     :raises RunFault: the run's last part is damaged.
     """
     out = config.out or default_path()
@@ -58,24 +77,42 @@ def prepare(config: RunConfig, *, fresh: bool = False) -> Prepared:
         check_paths(config.paths)
     sources = [] if config.follow else expand(config.paths)
     inputs = [identity(source) for source in sources]
-    sizes = [source.size for source in sources]
-    known = [size for size in sizes if size is not None]
+    log, stopped = EventLog(), threading.Event()
     counters = Counters(
-        bytes_total=None if config.follow or len(known) < len(sizes) else sum(known),
-        limit=config.limit,
+        bytes_total=None if config.follow else _bytes_of(sources), limit=config.limit
     )
+
+    def retries() -> RetryPolicy:
+        return RetryPolicy(stopped, log.write, WaitingNotice(counters, progress.print))
+
+    disk = Disk(config.disk_wait_seconds, retries())
     if not is_run(out):
-        loader = Loader(sources, config, counters.count_bytes)
-        return Prepared(config, out, inputs, loader, counters)
+        loader = Loader(sources, config, counters.count_bytes, retries())
+        return Prepared(config, out, inputs, loader, counters, progress, log, disk)
     open_run(out)  # raises if it is not one of ours
-    directory = RunDirectory(out, lambda: open_run(out).manifest)
+    directory = RunDirectory(out, log, disk, lambda: open_run(out).manifest)
     try:
         refuse_changes(out, directory.earlier, config, inputs)
-        begin = read_checkpoint(out)
-        counters.begin_at(begin.counts)
-        known_kind = config.model_copy(update={"kind": directory.earlier["kind"]})
-        loader = Loader(sources, known_kind, counters.count_bytes, begin.places, begin.row)
+        checkpoint = read_checkpoint(out)
+        counters.begin_at(checkpoint.counts)
+        loader = Loader(
+            sources,
+            config.model_copy(update={"kind": directory.earlier["kind"]}),
+            counters.count_bytes,
+            retries(),
+            begin=checkpoint.places,
+            first_row=checkpoint.row,
+        )
     except BaseException:
         directory.leave()
         raise
-    return Prepared(config, out, inputs, loader, counters, directory, begin)
+    return Prepared(
+        config, out, inputs, loader, counters, progress, log, disk, directory, checkpoint
+    )
+
+
+def _bytes_of(sources: Sequence[Source]) -> int | None:
+    """Of all sources together; None if one cannot tell."""
+    sizes = [source.size for source in sources]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if len(known) == len(sizes) else None

@@ -11,7 +11,6 @@ import pyarrow.parquet as pq
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.loading.identity import changes
-from streamer.results.run import Run
 from streamer.results.summary import DomainMeans, wanted_columns
 
 FREE = {
@@ -93,23 +92,28 @@ def refuse_another_model(
     _refuse(path, found)
 
 
-def reload(run: Run, means: DomainMeans, reasons: Counter[str]) -> None:
-    """Take account of what earlier sessions wrote, for the summary at the end.
+def read_earlier(
+    metrics: Sequence[Path], rejected: Sequence[Path]
+) -> tuple[DomainMeans, Counter[str]]:
+    """What these parts of earlier sessions add to the summary: the means by domain, and why records
+    were rejected. Reads every part.
 
-    :raises RunFault: a part of it is damaged.
+    :raises RunFault: a part is damaged.
     """
-    part = run.path
+    means, reasons = DomainMeans(), Counter[str]()
+    part = Path()
     try:
-        for part in run.parts("metrics"):
+        for part in metrics:
             names = pq.read_schema(part).names
             means.add(pq.read_table(part, columns=wanted_columns(names)))
-        for part in run.parts("rejected"):
+        for part in rejected:
             texts = pq.read_table(part, columns=["reason"])["reason"].to_pylist()
             reasons.update(text.partition(":")[0] for text in texts)
     except (OSError, pa.ArrowException) as error:
         raise RunFault(
-            f"{part} is damaged: {error}. `streamer check {run.path}` says more"
+            f"{part} is damaged: {error}. `streamer check {part.parents[1]}` reports more"
         ) from None
+    return means, reasons
 
 
 def _refuse(path: Path, found: Sequence[str]) -> None:

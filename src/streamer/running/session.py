@@ -1,32 +1,30 @@
-"""One session of a run: what it says at its beginning, its stages and who watches them, its end."""
+"""One session of a run: opened, streamed, and closed or broken off, in the order of `run.py`."""
 
 import contextlib
 import threading
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any
+from pathlib import Path
 
 import anyio
 
 from streamer.computing.starting_budget import budget_for
 from streamer.computing.worker import Worker
-from streamer.concurrency.retry import RetryPolicy
-from streamer.concurrency.threads import Threads, finished_within
-from streamer.config import RunConfig
-from streamer.errors import cause_of
+from streamer.concurrency.threads import Threads, finished_within, in_thread
+from streamer.device.settings import Settings
+from streamer.errors import RunFault, cause_of
 from streamer.loading.tokenizing import Tokenizing
-from streamer.monitoring.display import is_live, show
 from streamer.monitoring.observer import Observer
-from streamer.monitoring.screen import Screen
 from streamer.monitoring.status import State
 from streamer.monitoring.status_reporter import StatusReporter
-from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.planning.planner import Planner
 from streamer.results.run import Run
 from streamer.results.summary import DomainMeans, Summary
+from streamer.running.manifest import description_of
 from streamer.running.pipeline import Queues, Stages, stream
 from streamer.running.prepare import Prepared
-from streamer.running.resume import reload
+from streamer.running.resume import read_earlier
 from streamer.running.shutdown import (
     CLOSE_SECONDS,
     close_as_it_is,
@@ -35,160 +33,204 @@ from streamer.running.shutdown import (
     fault_of,
     state_after,
 )
-from streamer.running.signals import stop_on_signal
 from streamer.running.watchdog import watch
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.commit import tidy
 from streamer.writing.directory import RunDirectory
-from streamer.writing.storage.local import Disk
 from streamer.writing.writer import Writer
+
+EARLIER_SECONDS = 10.0
+"""A finished run waits at most so long for the numbers of earlier sessions in its summary."""
 
 
 class Session:
     """A run from when its model and its directory are there."""
 
     def __init__(
-        self, prepared: Prepared, worker: Worker, directory: RunDirectory, screen: Screen
+        self,
+        prepared: Prepared,
+        worker: Worker,
+        directory: RunDirectory,
+        queues: Queues,
+        observer: Observer,
     ) -> None:
-        config, counters = prepared.config, prepared.counters
-        if not config.overlap:
-            counters.turn = threading.Lock()
+        self.signals: list[int] = []
+        """Those that came and stopped it."""
         self._prepared = prepared
         self._worker = worker
         self._directory = directory
-        self._screen = screen
-        self._title = title_of(config)
-        self._queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
-        queues = (self._queues.loaded, self._queues.batches, self._queues.results)
-        self.observer = Observer(counters, queues, worker.model.device)
-        self._outside = StatusReporter(directory.path, directory.log, self.observer, self._title)
+        self._queues = queues
+        self._observer = observer
+        self._log = prepared.log.write
+        self._reporter = StatusReporter(directory.path, self._log, observer, prepared.title)
         self._threads = Threads()
         self._means = DomainMeans()
+        self._earlier_parts: tuple[Sequence[Path], Sequence[Path]] = (), ()
+        self._earlier = DomainMeans(), Counter[str]()
+        self._earlier_is_read = anyio.Event()
+        self._writer: Writer | None = None
+        self._planner = _planner(prepared, worker)
+        self._state: State = "running"
+        self._seconds = 0.0
+        if not prepared.config.overlap:
+            prepared.counters.turn = threading.Lock()
 
-    async def run(self, description: Mapping[str, Any]) -> Summary:
-        """Say in the directory what is to come, do it, and say how it ended.
+    def open(self, settings: Settings) -> None:
+        """Write the manifest, with the `settings` of the process, remove what a killed session left, and open the tables.
 
-        :raises RunFault: the run broke off; finished parts are kept.
+        :raises RunFault: the disk does not take it.
         """
-        writer, signals, loader = None, list[int](), self._prepared.loader
-        with contextlib.ExitStack() as stack:
-            try:
-                writer = self._begin(description)
-                stack.enter_context(stop_on_signal(loader.stop, signals, self._screen))
-                ended, seconds = await self._stream(writer)
-            except BaseException as error:
-                loader.stop()  # nothing is waited for any more
-                cause = cause_of(error)
-                state = state_after(cause, signals)
-                await close_as_it_is(
-                    self._directory,
-                    writer,
-                    self._outside,
-                    self._threads,
-                    state=state,
-                    cause=cause,
-                    hurried=bool(signals),
-                )
-                fault = fault_of(cause, self._directory.path)
-                raise fault from (fault.__cause__ if fault is error else error)
-            await finished_within(CLOSE_SECONDS, "status", partial(self._outside.end, ended))
-        return Summary(
-            path=self._directory.path,
-            signal=signals[0] if signals and ended == "stopped" else None,
-            counters=self._prepared.counters,
-            seconds=seconds,
-            memory=self.observer.look().memory,
-            domains=self._means,
-            reasons=writer.reasons.most_common(),
-        )
-
-    def _begin(self, description: Mapping[str, Any]) -> Writer:
-        """Say in the directory what is to come; its writer."""
         prepared, worker, directory = self._prepared, self._worker, self._directory
-        directory.describe(**description)
-        directory.log(
-            "started",
-            {
-                "row": prepared.begin.row,
-                "forward": worker.model.forward,
-                "sharing": worker.packing.sharing,
-                "removed": [str(path.relative_to(prepared.out)) for path in tidy(prepared.out)],
-            },
-        )
+        directory.begin(**description_of(prepared, worker), settings=settings)
+        started = {
+            "row": prepared.checkpoint.row,
+            "forward": worker.model.forward,
+            "sharing": worker.packing.sharing,
+            "removed": [str(path.relative_to(prepared.out)) for path in tidy(prepared.out)],
+        }
+        self._log("started", started)
         for note in worker.model.notes:
-            directory.log("note", {"note": note})
-            self._screen.say(f"note: {note}")
-        self._be_patient()
-        writer = Writer(
+            self._note(note)
+        earlier = Run(directory.path, directory.manifest)
+        self._earlier_parts = earlier.parts("metrics"), earlier.parts("rejected")
+        self._writer = Writer(
             prepared.out,
             prepared.config,
             metrics_schema(prepared.config.carry, worker.passages, worker.columns),
             columns=worker.columns,
-            on_part=directory.log,
-            begin=prepared.begin,
-            disk=directory.disk,
+            on_part=self._log,
+            begin=prepared.checkpoint,
+            disk=prepared.disk,
         )
-        reload(Run(directory.path, directory.manifest), self._means, writer.reasons)
-        return writer
 
-    def _be_patient(self) -> None:
-        """From now on, let reading and writing tell what they wait for; writing waits for room."""
-        prepared, log, say = self._prepared, self._directory.log, self._screen.say
-        counters = prepared.counters
-        prepared.loader.patience.heard_by(log, WaitingNotice(counters, say))
-        writing = RetryPolicy(prepared.loader.stopped, log, WaitingNotice(counters, say))
-        self._directory.disk = Disk(prepared.config.disk_wait_seconds, writing)
+    @contextlib.asynccontextmanager
+    async def watched(self) -> AsyncIterator[None]:
+        """While inside: report progress and status, and end the run if it stands still, or is not
+        over in time after it was stopped.
 
-    async def _stream(self, writer: Writer) -> tuple[State, float]:
-        """Run every record through every stage and close the directory; how it ended, and when."""
-        prepared, worker, threads, outside = (
-            self._prepared,
-            self._worker,
-            self._threads,
-            self._outside,
-        )
-        config, counters, loader = prepared.config, prepared.counters, prepared.loader
-        planner = _planner(config, worker)
-        how = Tokenizing(
-            worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long
-        )
-        stages = Stages(loader, how, planner, worker, writer, threads)
-        log = self._directory.log
-        counters.start()
-        with outside.listening(is_live(self._screen)):
+        :raises RunFault: then.
+        """
+        prepared, reporter = self._prepared, self._reporter
+        config, stopped = prepared.config, prepared.loader.stopped
+        prepared.counters.start()
+        with reporter.stderr_redirected(prepared.progress.owns_terminal):
             async with anyio.create_task_group() as beside:
-                beside.start_soon(show, self.observer, self._screen, self._title)
-                beside.start_soon(outside.keep_telling, loader.stopped.is_set)
-                beside.start_soon(watch, counters, config.stall_seconds, log, threads.leave)
-                beside.start_soon(close_deadline, loader.stopped, threads)
-                async with drain_deadline(loader.stopped, threads):
-                    with worker.running(log, partial(counters.beat, "compute")):
-                        await stream(
-                            stages, self._queues, counters, outside.incidents.take, self._means.add
-                        )
-                seconds = counters.seconds
-                close = partial(self._close, writer, seconds, planner.budget.tokens)
-                ended = await threads.run("write", close)
+                beside.start_soon(self._show_progress)
+                beside.start_soon(reporter.keep_reporting, stopped.is_set)
+                beside.start_soon(
+                    watch, prepared.counters, config.stall_seconds, self._log, self._threads.leave
+                )
+                beside.start_soon(close_deadline, stopped, self._threads)
+                beside.start_soon(self._read_earlier)
+                yield
                 beside.cancel_scope.cancel()
-        return ended, seconds
 
-    def _close(self, writer: Writer, seconds: float, max_tokens: int) -> State:
-        """Close the directory in order; as what."""
-        writer.close()  # its stage has not, if what was in flight was dropped
-        self._outside.incidents.summarize()
-        ended: State = "stopped" if self._prepared.loader.stopped.is_set() else "finished"
+    async def stream(self) -> None:
+        """Run every record through every stage.
+
+        :raises RunFault: a stage broke.
+        """
+        prepared, worker, writer = self._prepared, self._worker, self._writer
+        assert writer is not None
+        loader, counters = prepared.loader, prepared.counters
+        tokenizing = Tokenizing(
+            worker.model.tokenizer,
+            worker.bos_id,
+            worker.model.context,
+            prepared.config.too_long,
+        )
+        stages = Stages(loader, tokenizing, self._planner, worker, writer, self._threads)
+        async with drain_deadline(loader.stopped, self._threads):
+            with worker.running(self._log, partial(counters.beat, "compute")):
+                await stream(
+                    stages,
+                    self._queues,
+                    counters,
+                    self._reporter.incidents.take,
+                    self._means.add,
+                )
+        self._seconds = counters.seconds
+
+    async def close(self) -> None:
+        """Finish the last parts and write into the manifest how the run ended.
+
+        :raises RunFault: the disk does not take it.
+        """
+        await self._threads.run("write", self._close)
+        if self._state == "finished":
+            with anyio.move_on_after(EARLIER_SECONDS):
+                await self._earlier_is_read.wait()
+
+    def _close(self) -> None:
+        assert self._writer is not None
+        self._writer.close()  # its stage has not, if what was in flight was dropped
+        self._reporter.incidents.summarize()
+        self._state = "stopped" if self._prepared.loader.stopped.is_set() else "finished"
         spent = self._prepared.counters.busy_so_far().items()
         self._directory.close(
-            ended,
-            counts=writer.committed,
-            seconds=round(seconds, 3),
-            max_tokens=max_tokens,
+            self._state,
+            counts=self._writer.committed,
+            seconds=round(self._seconds, 3),
+            max_tokens=self._planner.budget.tokens,
             stage_seconds={stage: round(busy, 3) for stage, busy in spent},
         )
-        return ended
+
+    async def break_off(self, error: BaseException) -> BaseException:
+        """Close the run that `error` broke off, keeping what is finished; what to raise for it."""
+        self._prepared.loader.stop()  # nothing is waited for any more
+        cause = cause_of(error)
+        await close_as_it_is(
+            self._directory,
+            self._writer,
+            self._reporter,
+            self._threads,
+            state=state_after(cause, self.signals),
+            cause=cause,
+            hurried=bool(self.signals),
+        )
+        return fault_of(cause, self._directory.path)
+
+    async def summary(self) -> Summary:
+        """Write the last status; how the run went."""
+        await finished_within(CLOSE_SECONDS, "status", partial(self._reporter.end, self._state))
+        assert self._writer is not None
+        means, reasons = self._earlier
+        means.merge(self._means)
+        return Summary(
+            path=self._directory.path,
+            signal=self.signals[0] if self.signals and self._state == "stopped" else None,
+            counters=self._prepared.counters,
+            seconds=self._seconds,
+            memory=self._observer.look().memory,
+            domains=means,
+            reasons=(reasons + self._writer.reasons).most_common(),
+        )
+
+    async def _read_earlier(self) -> None:
+        """Read what earlier sessions wrote, for the summary. Beside the stages: it may be much."""
+        try:
+            self._earlier = await in_thread("earlier", partial(read_earlier, *self._earlier_parts))
+        except RunFault as fault:
+            self._note(f"the summary leaves out earlier sessions: {fault}")
+        self._earlier_is_read.set()
+
+    def _note(self, note: str) -> None:
+        self._log("note", {"note": note})
+        self._prepared.progress.print(f"note: {note}")
+
+    async def _show_progress(self) -> None:
+        progress = self._prepared.progress
+        progress.begin(self._prepared.title)
+        try:
+            while True:
+                progress.show(self._observer.look())
+                await anyio.sleep(progress.seconds)
+        finally:
+            progress.end(self._observer.look())
 
 
-def _planner(config: RunConfig, worker: Worker) -> Planner:
+def _planner(prepared: Prepared, worker: Worker) -> Planner:
+    config = prepared.config
     return Planner(
         worker.packing,
         budget_for(config, worker.model),
@@ -196,8 +238,3 @@ def _planner(config: RunConfig, worker: Worker) -> Planner:
         config.prefetch_bytes // 4,
         whole_windows=config.deterministic,
     )
-
-
-def title_of(config: RunConfig) -> str:
-    """What is written over its display."""
-    return f"streamer · {config.model} · layers {', '.join(map(str, config.layers))}"

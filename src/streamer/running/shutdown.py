@@ -1,5 +1,5 @@
-"""The end of a run: in order or as it is, but within a time that does not depend on disk, device or
-terminal."""
+"""How a run ends: closed in order, or left as it is, within a time that does not depend on disk,
+device or terminal."""
 
 import contextlib
 import threading
@@ -17,23 +17,26 @@ from streamer.writing.storage.local import DiskFull
 from streamer.writing.writer import Writer
 
 DROP_SECONDS = 13.0
-"""What is still in flight so long after a stop is dropped; nothing new was begun after 10."""
+"""After a stop, until what is still in flight is dropped. The stages begin nothing new after 10 s
+(`loader.DRAIN_SECONDS`), so this leaves a batch 3 s."""
 GIVE_UP_SECONDS = 16.0
-"""So long after a stop, a directory that could not be closed is left as it is."""
+"""After a stop, until a directory that could not be closed is left as it is. With the waits that
+follow, a run is over within 30 s, when a batch system kills it."""
 CLOSE_SECONDS = 3.0
-"""For leaving a directory as it is after a signal, for a last status, and for letting go of it."""
+"""For each of: leaving a directory as it is after a signal, the last status, the release of the
+lock."""
 UNHURRIED_SECONDS = 15.0
 """For leaving a directory as it is after a fault."""
 LOOK_SECONDS = 0.2
 
 
 class Overdue(RunFault):
-    """A run that was stopped did not come to its end in time."""
+    """A run that was stopped did not end in time."""
 
 
 @contextlib.asynccontextmanager
 async def lock_released_after(directory: RunDirectory | None) -> AsyncIterator[None]:
-    """However it ends, another may write to it then."""
+    """Release the lock of `directory` at the end, or give up after a few seconds."""
     try:
         yield
     finally:
@@ -43,9 +46,9 @@ async def lock_released_after(directory: RunDirectory | None) -> AsyncIterator[N
 
 @contextlib.asynccontextmanager
 async def drain_deadline(stopped: threading.Event, threads: Threads) -> AsyncIterator[None]:
-    """Around what is in flight: once the run is `stopped` for long, it is cancelled.
+    """While inside: cancel what is in flight `DROP_SECONDS` after the run is `stopped`.
 
-    :raises Overdue: what hangs is the writer, and nobody knows how far it came.
+    :raises Overdue: the writer's thread hangs, so what it has written is not known.
     """
 
     async def drop() -> None:
@@ -62,9 +65,9 @@ async def drain_deadline(stopped: threading.Event, threads: Threads) -> AsyncIte
 
 
 async def close_deadline(stopped: threading.Event, threads: Threads) -> None:
-    """Until cancelled, wait until the run is `stopped` for still longer.
+    """Wait, until cancelled.
 
-    :raises Overdue: then.
+    :raises Overdue: `GIVE_UP_SECONDS` after the run was `stopped`.
     """
     await _overdue(stopped, GIVE_UP_SECONDS)
     threads.leave_all()
@@ -80,26 +83,27 @@ async def _overdue(stopped: threading.Event, seconds: float) -> None:
 async def close_as_it_is(
     directory: RunDirectory,
     writer: Writer | None,
-    outside: StatusReporter,
+    reporter: StatusReporter,
     threads: Threads,
     *,
     state: State,
     cause: BaseException,
     hurried: bool,
 ) -> None:
-    """Leave what is finished, and the cause in the manifest, if the disk allows it."""
+    """Drop the open parts, and write `cause` into the manifest and the status, as far as the disk
+    allows it. Where a thread may still write, the lock is kept."""
 
-    told = f"{type(cause).__name__}: {cause}"
+    text = f"{type(cause).__name__}: {cause}"
 
     def close() -> None:
         with contextlib.suppress(Exception):  # the cause is what matters
-            if writer is not None and "write" not in threads.left:  # else it may be at it
+            if writer is not None and "write" not in threads.left:  # else its thread may write
                 writer.abandon()
         with contextlib.suppress(Exception):
             counts = {} if writer is None else {"counts": writer.committed}
-            directory.close(state, cause=told, **counts)
+            directory.close(state, cause=text, **counts)
         with contextlib.suppress(Exception):
-            outside.end(state, told)
+            reporter.end(state, text)
 
     is_closed = await finished_within(
         CLOSE_SECONDS if hurried else UNHURRIED_SECONDS, "close", close
@@ -109,8 +113,8 @@ async def close_as_it_is(
 
 
 def state_after(cause: BaseException, signals: Sequence[int]) -> State:
-    """How a run ended that `cause` broke off, after these signals. One that was stopped before it
-    could wait for room, or come to its end, exits as such."""
+    """How a run ended that `cause` broke off: "stopped" if signals ended it while it waited for
+    room on the disk, or if it was stopped and hung; then its exit code is that of the signal."""
     if isinstance(cause, Overdue) or (signals and isinstance(cause.__cause__, DiskFull)):
         if signals and isinstance(cause, RunFault):
             cause.exit_code = 128 + signals[0]
@@ -119,7 +123,7 @@ def state_after(cause: BaseException, signals: Sequence[int]) -> State:
 
 
 def fault_of(cause: BaseException, path: Path) -> BaseException:
-    """What to raise for it."""
+    """What to raise for `cause`, which broke off the run in `path`."""
     if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
         return cause
     return RunFault(

@@ -5,10 +5,11 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Collection
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import anyio
 
+from streamer.concurrency.events import Log
 from streamer.concurrency.threads import in_thread
 from streamer.errors import RunFault
 from streamer.monitoring.counters import STAGES, Counters
@@ -20,15 +21,14 @@ LOG_SECONDS = 10.0
 async def watch(
     counters: Counters,
     seconds: float,
-    log: Callable[[str, dict[str, Any]], None],
+    log: Log,
     leave: Callable[[Collection[str]], None],
 ) -> NoReturn:
-    """Watch until cancelled, or until a stage that is at work, or every stage, has given no sign
-    of progress for `seconds`. Then `log` the stacks of all threads, and `leave` the stages that
-    hang.
+    """Watch until cancelled, or until a stage that is at work, or every stage, has made no progress
+    for `seconds`. Then `log` the stacks of all threads, and `leave` the stages that hang.
 
-    Only time that is seen to pass counts, so a process that was suspended has not stalled; nor has
-    one that waits for some trouble to pass.
+    Of the time between two looks at most two intervals count, so a process that was suspended has
+    not stalled; nor has one that waits for room on a disk, or for a file system.
 
     :raises RunFault: after that.
     """

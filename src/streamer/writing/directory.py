@@ -7,7 +7,7 @@ import importlib.metadata
 import itertools
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,9 +16,9 @@ import orjson
 
 from streamer._version import __version__
 from streamer.errors import UsageError
-from streamer.writing.event_log import RunLog, now
+from streamer.writing.event_log import EventLog, now
 from streamer.writing.parts import fsync
-from streamer.writing.storage.local import IMPATIENT, write_fault
+from streamer.writing.storage.local import IMPATIENT, Disk, write_fault
 
 LOCK = ".lock"
 NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
@@ -29,28 +29,36 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "p
 
 
 class RunDirectory:
-    """RUN/: the place of all that a run leaves behind, locked against other processes.
+    """RUN/, where a run writes its manifest, log and tables, locked against other processes.
 
-    The kernel holds the lock, so that none is left of a process that was killed.
+    The kernel holds the lock, so a process that was killed leaves none behind.
 
     :raises UsageError: another process is at work on it, or it cannot be written.
     """
 
-    def __init__(self, path: Path, read_earlier: Callable[[], dict[str, Any]] = dict) -> None:
-        """Take the directory `path`, which is there; `read_earlier` gives the manifest of its run,
-        if there is one, and is asked once nobody else can write to it.
+    def __init__(
+        self,
+        path: Path,
+        log: EventLog,
+        disk: Disk = IMPATIENT,
+        read_earlier: Callable[[], dict[str, Any]] = dict,
+    ) -> None:
+        """Lock the directory `path`, which is there, and open `log` in it. Nothing else is written
+        yet.
 
-        Writes nothing into it yet but the lock and a log, and cuts off what a kill has left of a
-        last line of that.
+        `read_earlier` returns the manifest of its run, if there is one. It is called once no other
+        process can write to the directory.
         """
         self.path = path
+        self._event_log = log
+        self._disk = disk
         self._is_kept = False
         self._lock = filelock.FileLock(
             path / LOCK, blocking=False, thread_local=False, fallback_to_soft=False
         )
         try:
             self._lock.acquire()
-            self._log = RunLog(path / "log.jsonl")
+            log.open(path / "log.jsonl")
         except filelock.Timeout:
             raise UsageError(
                 f"another process is writing to {path}. Wait for it, or choose another directory "
@@ -67,8 +75,6 @@ class RunDirectory:
                 f"cannot write to the run directory {path}: {error}. Mend that, or choose another "
                 f"with --out."
             ) from None
-        self.disk = IMPATIENT
-        """How to wait for room: a run that starts on a full disk is told so at once."""
         try:
             self.earlier = earlier = read_earlier()
             """The manifest of a run that goes on, as it was found; empty for a new one."""
@@ -90,8 +96,8 @@ class RunDirectory:
         }
 
     @classmethod
-    def make(cls, path: Path) -> Self:
-        """The directory of a new run.
+    def make(cls, path: Path, log: EventLog, disk: Disk = IMPATIENT) -> Self:
+        """The directory of a new run, locked, with `log` open in it.
 
         :raises UsageError: there is something at `path` already, or it cannot be made.
         """
@@ -111,13 +117,18 @@ class RunDirectory:
             check_free(path)  # nor from another process that was quicker
             return {}
 
-        return cls(path, nothing_yet)
+        return cls(path, log, disk, nothing_yet)
 
-    def describe(self, **entries: Any) -> None:
-        """Put `entries` into manifest.json, which is replaced as a whole.
+    def begin(self, **entries: Any) -> None:
+        """Write manifest.json for the first time, with `entries`. Waits for nothing: a run that
+        starts on a full disk ends at once.
 
         :raises RunFault: it could not be written.
         """
+        self._write_manifest(entries, IMPATIENT)
+
+    def _write_manifest(self, entries: Mapping[str, Any], disk: Disk) -> None:
+        """Replace manifest.json as a whole, with `entries` in it."""
         self.manifest.update(entries)
         temporary = self.path / "manifest.json.tmp"
         content = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
@@ -131,28 +142,28 @@ class RunDirectory:
             fsync(self.path)
 
         try:
-            self.disk.patiently(write, self.path / "manifest.json")
+            disk.patiently(write, self.path / "manifest.json")
         except OSError as error:
             raise write_fault(self.path, error) from error
 
-    def log(self, event: str, entries: dict[str, Any] | None = None) -> None:
-        """Append a line to log.jsonl: what happened, when."""
-        self._log.write(event, entries)
-
     def close(self, status: str, **entries: Any) -> None:
-        """The last word on the run: finished, stopped or failed."""
-        self.log(status, entries)
-        self.describe(status=status, finished=now(), **entries)
+        """Log and write into the manifest how the run ended: finished, stopped or failed. Waits for
+        room on the disk.
+
+        :raises RunFault: the manifest could not be written.
+        """
+        self._event_log.write(status, entries)
+        self._write_manifest({"status": status, "finished": now(), **entries}, self._disk)
 
     def keep(self) -> None:
-        """From now on, `leave` does nothing: a thread that was left behind may still write. The
-        lock goes with the last thread that knows of this object, or with the process."""
+        """Keep the lock when `leave` is called: a thread that was left behind may still write. The
+        lock is released with the last reference to this object, or with the process."""
         self._is_kept = True
 
     def leave(self) -> None:
-        """Let go of the directory, without a word, however often."""
+        """Close the log and release the lock. May be called more than once."""
         if not self._is_kept:
-            self._log.close()
+            self._event_log.close()
             self._lock.release()
 
 

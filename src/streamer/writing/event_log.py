@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import threading
 from datetime import UTC, datetime
 from io import TextIOWrapper
 from logging.handlers import RotatingFileHandler
@@ -15,32 +16,67 @@ FILE_BYTES = 16 * 2**20
 OLD_FILES = 5
 
 
-class RunLog(RotatingFileHandler):
-    """The log of one run, appended to by each of its sessions, from any thread.
+class EventLog:
+    """The log of one session of a run. It is made before anything else, so that every part of the
+    run gets it when it is made; until `open` gives it a file, it holds the events in memory.
 
-    A handler of `logging` for its rotation only: no logger knows of it.
+    All methods may be called from any thread.
+    """
+
+    def __init__(self, file_bytes: int = FILE_BYTES, old_files: int = OLD_FILES) -> None:
+        self._file_bytes = file_bytes
+        self._old_files = old_files
+        self._held: list[str] = []
+        self._file: LogFile | None = None
+        self._is_closed = False
+        self._lock = threading.Lock()
+
+    def open(self, path: Path) -> None:
+        """Append to the file `path` from now on, beginning with the events held so far.
+
+        :raises OSError: the file cannot be opened.
+        """
+        with self._lock:
+            self._file = LogFile(path, self._file_bytes, self._old_files)
+            for line in self._held:
+                self._file.append(line)
+            self._held.clear()
+
+    def write(self, event: str, entries: dict[str, Any] | None = None) -> None:
+        """Append a line. It is left out if it cannot be written, or after `close`: a log must not
+        end a run."""
+        with self._lock:  # around the clock, too, so that times are in order
+            line = _line(event, entries or {})
+            if self._file is not None:
+                self._file.append(line)
+            elif not self._is_closed:
+                self._held.append(line)
+
+    def close(self) -> None:
+        """Close the file, if there is one."""
+        with self._lock:
+            file, self._file = self._file, None
+            self._is_closed = True
+            if file is not None:
+                file.close()
+
+
+class LogFile(RotatingFileHandler):
+    """A file of lines that rotates. It is a handler of `logging` only to have its rotation; no
+    logger writes to it.
 
     :raises OSError: the file cannot be opened. Nothing is raised after that.
     """
 
-    def __init__(
-        self, path: Path, file_bytes: int = FILE_BYTES, old_files: int = OLD_FILES
-    ) -> None:
+    def __init__(self, path: Path, file_bytes: int, old_files: int) -> None:
         super().__init__(path, maxBytes=file_bytes, backupCount=old_files, encoding="utf-8")
-        self._is_closed = False
 
-    def write(self, event: str, entries: dict[str, Any] | None = None) -> None:
-        """Append a line. One that cannot be written is left out: a log must not end a run."""
-        self.acquire()  # so that times are in order
-        try:
-            if not self._is_closed:
-                self.emit(logging.makeLogRecord({"msg": _line(event, entries or {})}))
-        finally:
-            self.release()
+    def append(self, line: str) -> None:
+        """Append `line`, or leave it out if it cannot be written."""
+        self.emit(logging.makeLogRecord({"msg": line}))
 
     def close(self) -> None:
-        """Part of `logging.Handler`; what is written after that is left out."""
-        self._is_closed = True
+        """Part of `logging.Handler`."""
         with contextlib.suppress(OSError):
             super().close()
 
@@ -52,7 +88,7 @@ class RunLog(RotatingFileHandler):
                 stream.close()
 
     def _open(self) -> TextIOWrapper:
-        """What a kill or a full disk has left of a last line is cut off."""
+        """The file, without the half of a last line that a kill or a full disk may have left."""
         path = Path(self.baseFilename)
         if path.exists():
             with path.open("r+b") as file:
@@ -67,8 +103,8 @@ def _line(event: str, entries: dict[str, Any]) -> str:
     try:
         return orjson.dumps(line, default=str, option=orjson.OPT_NON_STR_KEYS).decode()
     except orjson.JSONEncodeError as error:  # such as half a surrogate pair in a file's name
-        told = {"time": line["time"], "event": event, "entries": ascii(entries)}
-        return orjson.dumps(told | {"as_text_because": str(error)}).decode()
+        plain = {"time": line["time"], "event": event, "entries": ascii(entries)}
+        return orjson.dumps(plain | {"as_text_because": str(error)}).decode()
 
 
 def _last_byte(file: BinaryIO) -> bytes:
@@ -77,5 +113,5 @@ def _last_byte(file: BinaryIO) -> bytes:
 
 
 def now() -> str:
-    """This moment as the log and the manifest tell it."""
+    """This moment, as it is written in the log and the manifest."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")

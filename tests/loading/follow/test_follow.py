@@ -26,6 +26,7 @@ from streamer.loading.follow import rotation
 from streamer.loading.follow.follower import Follower, check_paths
 from streamer.loading.follow.growing_file import GrowingFile
 from streamer.records import Item, Position
+from streamer.writing.event_log import EventLog
 from support.processes import COMMAND, Popen, run, wait_for_start
 
 
@@ -468,14 +469,16 @@ def test_a_compressed_file_that_vanishes_before_its_turn_ends_no_run(tmp_path, m
 
 
 def test_what_is_told_before_there_is_a_log_waits_for_it(tmp_path):
-    heard = []
-    patience = RetryPolicy()
-    items = Follower([str(tmp_path / "in.jsonl")], lambda _: None, (), patience).items(0)
+    log = EventLog()
+    names = [str(tmp_path / "in.jsonl")]
+    items = Follower(names, lambda _: None, (), RetryPolicy(log=log.write)).items(0)
     time.sleep(0.1)
     for item in islice(items, 20):
         assert item is None
-    patience.heard_by(lambda event, _: heard.append(event), lambda _: None)
-    assert heard == ["note"]
+    log.open(tmp_path / "log.jsonl")
+    log.close()
+    (line,) = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert json.loads(line)["event"] == "note"
 
 
 def test_a_path_that_is_not_there_is_a_mistake(tmp_path):

@@ -177,7 +177,7 @@ class Follower:
         now = time.monotonic()
         if now - self._missing.setdefault(path, now) >= SETTLED_SECONDS:
             self._missing[path] = math.inf
-            self._patience.tell("note", {"note": f"waiting for what is followed: {error}"})
+            self._patience.log("note", {"note": f"waiting for what is followed: {error}"})
 
     def _begin(self, source: Source) -> _Followed | None:
         """Read on in `source`, if there is anything to read."""
@@ -207,7 +207,7 @@ class Follower:
         """Log it, once."""
         if note not in self._told:
             self._told.add(note)
-            self._patience.tell("note", {"note": note})
+            self._patience.log("note", {"note": note})
 
 
 def _grows(source: Source) -> bool:

@@ -1,0 +1,77 @@
+"""Loading the worker, and what is done about the process's memory then."""
+
+import contextlib
+import gc
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import anyio
+
+from streamer.computing.load import load_worker
+from streamer.computing.worker import Worker
+from streamer.concurrency.threads import finished_within, in_own_thread, in_thread
+from streamer.errors import cause_of
+from streamer.monitoring.observer import Observer
+from streamer.monitoring.status_reporter import LoadingStatus
+from streamer.running.manifest import description_of
+from streamer.running.prepare import Prepared
+from streamer.running.resume import refuse_another_model
+from streamer.running.shutdown import CLOSE_SECONDS
+from streamer.tables.metrics import Family
+
+
+async def load(prepared: Prepared, observer: Observer, families: Sequence[Family]) -> Worker:
+    """The worker, with the model and SAEs on its device. A run that is resumed has the status
+    "loading" meanwhile.
+
+    :raises UsageError: the device, the model or an SAE is not to be had, or they are not those of
+        the run that is to be resumed.
+    """
+
+    def load_and_collect() -> Worker:
+        kind = prepared.loader.fields.kind
+        worker = in_own_thread(lambda: load_worker(prepared.config, kind, families))
+        gc.collect()  # else `gc_frozen` would keep what loading left behind
+        return worker
+
+    if prepared.directory is None:
+        return await in_thread("loading", load_and_collect)
+    status = LoadingStatus(prepared.out, observer, prepared.title)
+    try:
+        async with anyio.create_task_group() as beside:
+            beside.start_soon(status.keep_reporting)
+            worker = await in_thread("loading", load_and_collect)
+            beside.cancel_scope.cancel()
+        refuse_other_than_before(prepared, worker)
+    except BaseException as error:
+        cause = cause_of(error)
+        await finished_within(CLOSE_SECONDS, "status", partial(status.fail, str(cause)))
+        raise cause from None
+    await finished_within(CLOSE_SECONDS, "status", status.leave)
+    return worker
+
+
+def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:
+    """Return if `worker` may do this run.
+
+    :raises UsageError: the run is to be resumed, and was begun with another model or SAEs.
+    """
+    if prepared.directory is not None:
+        found = description_of(prepared, worker)
+        refuse_another_model(
+            prepared.out, prepared.directory.earlier, found["model"], found["saes"]
+        )
+
+
+@contextlib.contextmanager
+def gc_frozen() -> Iterator[None]:
+    """While inside, Python's collector passes over the objects that exist now: libraries and models
+    have millions, and all threads would wait each time it looked through them."""
+    if gc.get_freeze_count():  # the program has frozen some itself, and unfreezing takes no subset
+        yield
+        return
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
