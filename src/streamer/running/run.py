@@ -38,7 +38,8 @@ async def run(prepared: Prepared, families: Sequence[Family] = FAMILIES) -> Summ
     config = prepared.config
     async with lock_released_after(prepared.directory):
         queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
-        observer = Observer(prepared.counters, queues.all, pick_device(config.device))
+        device, _ = pick_device(config.device)
+        observer = Observer(prepared.counters, queues.all, device)
         with LibraryWarnings(prepared.log.write), exporting(config, observer):
             worker = await load(prepared, observer, families)
             return await _open_stream_close(prepared, worker, queues, observer)

@@ -76,7 +76,8 @@ class Session:
             prepared.counters.turn = threading.Lock()
 
     def open(self, settings: Settings) -> None:
-        """Write the manifest, with the `settings` of the process, remove what a killed session left, and open the tables.
+        """Write the manifest, with the process's `settings`, remove what a killed session left, and
+        open the tables.
 
         :raises RunFault: the disk does not take it.
         """
