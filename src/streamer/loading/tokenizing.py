@@ -1,13 +1,15 @@
 """From text to token ids, many records at once, with the model's own fast tokenizer."""
 
+import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from streamer.errors import RunFault, one_line
+from streamer.loading.encoding import Encoder, fails_on_text
 from streamer.records import Loaded, Record, Rejection, TokenizedRecord
 
 PLAIN = "a"
@@ -25,6 +27,10 @@ class Tokenizing:
     context: int
     """Most tokens in a passage, BOS included."""
     too_long: Literal["reject", "truncate"]
+    encoder: Encoder = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "encoder", Encoder(self.tokenizer))  # as it is frozen
 
 
 def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
@@ -33,57 +39,68 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
 
     :raises RunFault: the tokenizer fails, whatever the text.
     """
-    loaded: list[Loaded] = []
-    for record, found in zip(records, _passages(records, how), strict=True):
-        if isinstance(found, str):
-            loaded.append(_reject(record, found))
-            continue
-        tokens = tuple(_with_bos(ids, how.bos) for ids in found)
-        longest, shortest = max(map(len, tokens)), min(map(len, tokens))
-        if not shortest:
-            loaded.append(_reject(record, "the tokenizer made no token of it"))
-        elif longest > how.context and how.too_long == "reject":
-            reason = f"longer than the context of {how.context:,}: {longest:,} tokens"
-            loaded.append(_reject(record, reason))
-        elif len(tokens) > 1 and len(tokens[0]) >= how.context:
-            reason = f"the prompt alone fills the context of {how.context:,}"
-            loaded.append(_reject(record, reason))
-        else:
-            loaded.append(
-                TokenizedRecord(
-                    record.origin,
-                    record.raw,
-                    record.id,
-                    record.carried,
-                    tuple(ids[: how.context] for ids in tokens),
-                    truncated=longest > how.context,
-                )
-            )
-    return loaded
+    return [
+        _reject(record, found) if isinstance(found, str) else _fitted(record, found, how)
+        for record, found in zip(records, _passages(records, how), strict=True)
+    ]
 
 
-def _passages(records: Sequence[Record], how: Tokenizing) -> list[list[list[int]] | str]:
+def _fitted(record: Record, passages: Sequence[list[int]], how: Tokenizing) -> Loaded:
+    """`record` with the ids of its passages, if they fit the context or may be cut to it."""
+    lengths = [len(ids) for ids in passages]
+    longest = max(lengths)
+    if not min(lengths):
+        return _reject(record, "the tokenizer made no token of it")
+    if longest > how.context and how.too_long == "reject":
+        return _reject(record, f"longer than the context of {how.context:,}: {longest:,} tokens")
+    if len(lengths) > 1 and lengths[0] >= how.context:
+        return _reject(record, f"the prompt alone fills the context of {how.context:,}")
+    if longest > how.context:
+        passages = [ids[: how.context] for ids in passages]
+    return TokenizedRecord(
+        record.origin,
+        record.raw,
+        record.id,
+        record.carried,
+        _arrays(passages),
+        truncated=longest > how.context,
+    )
+
+
+def _arrays(passages: Sequence[list[int]]) -> tuple[npt.NDArray[np.int32], ...]:
+    """Each passage, as parts of one array: making one takes longer than cutting it."""
+    joined = np.array(list(itertools.chain.from_iterable(passages)), dtype=np.int32)
+    ends = itertools.accumulate(map(len, passages), initial=0)
+    return tuple([joined[begin:end] for begin, end in itertools.pairwise(ends)])
+
+
+def _reject(record: Record, reason: str) -> Rejection:
+    return Rejection(record.origin, reason, record.raw, len(record.raw))
+
+
+def _passages(records: Sequence[Record], how: Tokenizing) -> Sequence[list[list[int]] | str]:
     """Token ids of each record's passages, or why the tokenizer has none."""
+    if not records:
+        return []
     try:
-        encoded = iter(_encode([text for record in records for text in record.texts], how))
-        return [[next(encoded) for _ in record.texts] for record in records]
+        return _encode([record.texts for record in records], how)
     except BaseException as error:
-        if not _is_of_the_text(error):
+        if not fails_on_text(error):
             raise
     return [_one_by_one(record, how) for record in records]
 
 
 def _one_by_one(record: Record, how: Tokenizing) -> list[list[int]] | str:
     try:
-        return _encode(record.texts, how)
+        return _encode([record.texts], how)[0]
     except BaseException as error:
-        if not _is_of_the_text(error):
+        if not fails_on_text(error):
             raise
         reason = f"the tokenizer raised {one_line(error)}"
     try:
-        _encode([PLAIN], how)
+        _encode([[PLAIN]], how)
     except BaseException as error:
-        if not _is_of_the_text(error):
+        if not fails_on_text(error):
             raise
         raise RunFault(
             f"{reason} (at record {record.origin.position} of {record.origin.source}), and then on "
@@ -93,27 +110,11 @@ def _one_by_one(record: Record, how: Tokenizing) -> list[list[int]] | str:
     return reason
 
 
-def _encode(texts: Sequence[str], how: Tokenizing) -> list[list[int]]:
-    if not texts:
-        return []
-    encoded: list[list[int]] = how.tokenizer(
-        list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False
-    )["input_ids"]
+def _encode(texts: Sequence[Sequence[str]], how: Tokenizing) -> list[list[list[int]]]:
+    """Token ids of each passage of each record, BOS before them."""
+    encoded = how.encoder.encode(texts)
+    if how.bos is not None:
+        for ids in itertools.chain.from_iterable(encoded):
+            if not ids or ids[0] != how.bos:
+                ids.insert(0, how.bos)
     return encoded
-
-
-def _is_of_the_text(error: BaseException) -> bool:
-    """Whether another text may do better. A panic in Rust is a BaseException by another name."""
-    if type(error).__name__ == "PanicException":
-        return True
-    return isinstance(error, Exception) and not isinstance(error, MemoryError)
-
-
-def _with_bos(ids: list[int], bos: int | None) -> npt.NDArray[np.int32]:
-    if bos is not None and ids[:1] != [bos]:
-        ids = [bos, *ids]
-    return np.array(ids, dtype=np.int32)
-
-
-def _reject(record: Record, reason: str) -> Rejection:
-    return Rejection(record.origin, reason, record.raw, len(record.raw))
