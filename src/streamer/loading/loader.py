@@ -96,11 +96,11 @@ class Loader:
 
     def _read_all(self, begin: Position | None, row: int) -> Iterator[Item | None]:
         for source in self._sources:
-            place = begin if begin and begin.source == source.name else None
-            if begin and not (place and not place.ended):  # nothing of it is left to read
+            if begin and (begin.source != source.name or begin.ended):  # nothing left to read
                 self._on_read(source.size or 0)
-                begin = None if place else begin
+                begin = None if begin.source == source.name else begin
                 continue
+            place = begin if begin and begin.position else None  # at 0, a [ is still to be seen
             begin = None
             end = self._end if self._end and self._end.source == source.name else None
             for item in self._read(source, row, place):
