@@ -24,6 +24,7 @@ from streamer.planning.budget import Budget
 from streamer.records import Result, Work
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.commit import Checkpoint
+from streamer.writing.storage.local import LocalStorage
 from streamer.writing.writer import Writer
 
 T = TypeVar("T")
@@ -81,7 +82,7 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
 
 def _write(worker: Worker, config: RunConfig, out: Path, results: Sequence[Result]) -> None:
     writer = Writer(
-        out,
+        LocalStorage(out),
         config,
         metrics_schema(config.carry, worker.passages, worker.columns),
         columns=worker.columns,

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 import streamer
 from bench.scale import make_model
 from streamer.writing.commit import read_checkpoint
+from streamer.writing.storage.local import LocalStorage
 from support.processes import COMMAND, Popen
 
 COUNT = 200_000
@@ -73,7 +74,7 @@ def test_a_day_in_miniature(tmp_path):
         watch = Watch(psutil.Process(process.pid))
         last = session == SESSIONS - 1
         goal = COUNT if last else (known + upto) // 2
-        while read_checkpoint(out).row < goal:
+        while read_checkpoint(LocalStorage(out)).row < goal:
             time.sleep(0.25)
             watch.look()
         feeder.join()

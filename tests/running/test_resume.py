@@ -19,7 +19,10 @@ from streamer.embedded import MODEL, RECORDS, SAES
 from streamer.results.run import Run
 from streamer.running import prepare as preparation
 from streamer.running.prepare import prepare
-from streamer.writing import directory
+from streamer.writing.directory import RunDirectory
+from streamer.writing.event_log import EventLog
+from streamer.writing.storage import new_folder
+from streamer.writing.storage.local import LocalStorage
 from support.processes import COMMAND, GOOD, Popen, run, run_with_kills, wait_for_start
 from support.runs import run_with
 
@@ -291,18 +294,16 @@ def test_a_place_where_nothing_can_be_made_is_told(folder, small_disk):
 
 def test_of_two_new_runs_in_one_place_the_later_is_refused(tmp_path, monkeypatch):
     """Though the first one has ended between its look and its lock."""
-    look, looks = directory.check_free, []
+    look = new_folder.check_free
 
     def finish_meanwhile(path: Path) -> None:
         look(path)
-        looks.append(path)
-        if len(looks) == 1:
-            path.mkdir()
-            (path / "manifest.json").write_text("{}")
+        path.mkdir()
+        (path / "manifest.json").write_text("{}")
 
-    monkeypatch.setattr(directory, "check_free", finish_meanwhile)
+    monkeypatch.setattr(new_folder, "check_free", finish_meanwhile)
     with pytest.raises(UsageError, match="holds a run already"):
-        directory.RunDirectory.make(tmp_path / "RUN", EventLog())
+        RunDirectory.make(LocalStorage(tmp_path / "RUN"), EventLog())
     assert (tmp_path / "RUN" / "manifest.json").read_text() == "{}"
 
 

@@ -16,9 +16,10 @@ from streamer.monitoring.status import read_status
 from streamer.results.run import open_run
 from streamer.running import run as execution
 from streamer.running.prepare import prepare
-from streamer.writing import directory
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
+from streamer.writing.storage import new_folder
+from streamer.writing.storage.local import LocalStorage
 from support.runs import run_with
 
 
@@ -84,8 +85,8 @@ def test_a_run_whose_model_is_gone_tells_so(begun, monkeypatch):
 
 def test_directories_that_are_made_are_on_the_disk(tmp_path, monkeypatch):
     synced: list[Path] = []
-    monkeypatch.setattr(directory, "fsync", synced.append)
-    RunDirectory.make(tmp_path / "runs" / "RUN", EventLog()).leave()
+    monkeypatch.setattr(new_folder, "fsync", synced.append)
+    RunDirectory.make(LocalStorage(tmp_path / "runs" / "RUN"), EventLog()).leave()
     assert set(synced) == {tmp_path, tmp_path / "runs"}
 
 
@@ -95,4 +96,4 @@ def test_a_file_system_without_locks_is_told(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     with pytest.raises(UsageError, match=r"its file system has no locks .*Choose a directory on"):
-        RunDirectory.make(tmp_path / "RUN", EventLog())
+        RunDirectory.make(LocalStorage(tmp_path / "RUN"), EventLog())

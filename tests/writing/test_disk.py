@@ -30,8 +30,10 @@ from streamer.errors import RunFault
 from streamer.loading import retrying
 from streamer.records import Batch, Result
 from streamer.writing.parts import PartWriter
-from streamer.writing.storage import local as patient
-from streamer.writing.storage.local import Disk, DiskFull, RetryingWriter
+from streamer.writing.storage import room
+from streamer.writing.storage.base import DiskFull
+from streamer.writing.storage.local import LocalStorage, RetryingWriter
+from streamer.writing.storage.room import WaitForRoom
 from streamer.writing.writer import Writer
 from support.processes import Popen
 from support.runs import run_with
@@ -314,28 +316,28 @@ def test_a_writer_that_fails_while_the_device_computes_ends_the_run(
 
 
 def test_whoever_waits_says_why_and_when_it_is_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(patient, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(room, "FIRST_SECONDS", 0.001)
     heard: list[str | None] = []
-    disk = Disk(60, RetryPolicy(on_wait=heard.append))
-    room = iter([False, False, True])
+    waits = WaitForRoom(60, RetryPolicy(on_wait=heard.append))
+    there_is = iter([False, False, True])
 
     def action() -> str:
-        if not next(room):
+        if not next(there_is):
             raise OSError(errno.EDQUOT, "Disk quota exceeded")
         return "done"
 
-    assert disk.patiently(action, tmp_path / "x") == "done"
+    assert waits.retry(action, tmp_path / "x") == "done"
     reason = f"disk full ({tmp_path}/x): [Errno {errno.EDQUOT}] Disk quota exceeded"
     assert heard == [reason, reason, None]
 
 
 def test_waits_grow_to_half_a_minute():
-    assert (patient.FIRST_SECONDS, patient.LONGEST_SECONDS) == (1.0, 30.0)
+    assert (room.FIRST_SECONDS, room.LONGEST_SECONDS) == (1.0, 30.0)
     assert streamer.RunConfig().disk_wait_seconds == 3600
 
 
 def test_what_a_failed_fsync_may_have_lost_is_written_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(patient, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(room, "FIRST_SECONDS", 0.001)
     fsync, rewritten = os.fsync, bytearray()
     outcomes = iter([False, False, True])
 
@@ -349,29 +351,29 @@ def test_what_a_failed_fsync_may_have_lost_is_written_again(tmp_path, monkeypatc
     monkeypatch.setattr(os, "pwrite", lambda handle, data, place: (
         rewritten.extend(data), pwrite(handle, data, place))[1])  # fmt: skip
     content = random.Random(0).randbytes(3_000_000)
-    file = RetryingWriter(tmp_path / "x", Disk(5))
+    file = RetryingWriter(tmp_path, "x", WaitForRoom(5))
     file.sink.write(content)
     file.finish()
-    assert (tmp_path / "x").read_bytes() == content
+    assert (tmp_path / "x.tmp").read_bytes() == content
     assert rewritten == content * 2
 
 
 def test_what_a_failed_fsync_did_lose_is_not_passed_off_as_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(patient, "FIRST_SECONDS", 0.001)
+    monkeypatch.setattr(room, "FIRST_SECONDS", 0.001)
 
     def losing(handle: int) -> None:
         os.pwrite(handle, bytes(4096), 0)  # the page is as the disk has it
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", losing)
-    file = RetryingWriter(tmp_path / "x", Disk(5))
+    file = RetryingWriter(tmp_path, "x", WaitForRoom(5))
     file.sink.write(b"x" * 10_000)
     with pytest.raises(OSError, match="what was written is lost"):
         file.finish()
 
 
 def test_a_part_that_found_no_room_is_never_closed_as_if_it_were_whole(tmp_path):
-    parts = PartWriter(tmp_path, SCHEMA, row_group_rows=1)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", SCHEMA, row_group_rows=1)
     parts.append(pa.table({"raw": [bytes(10)]}, schema=SCHEMA))
     rows = pa.table({"raw": [random.Random(0).randbytes(3_000_000)]}, schema=SCHEMA)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -384,15 +386,15 @@ def test_a_part_that_found_no_room_is_never_closed_as_if_it_were_whole(tmp_path)
     with pytest.raises((OSError, pa.ArrowInvalid)):
         parts.finish({})
     parts.abandon()
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*/*"))
 
 
 def test_a_part_is_what_pyarrow_alone_would_write(tmp_path):
     rows = pa.table({"raw": [random.Random(n).randbytes(1000) for n in range(9)]}, schema=SCHEMA)
-    parts = PartWriter(tmp_path, SCHEMA, row_group_rows=9)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", SCHEMA, row_group_rows=9)
     parts.append(rows)
     parts.finish({})
-    path = parts.publish()
+    path = tmp_path / parts.publish()
     with pq.ParquetWriter(
         tmp_path / "alone",
         SCHEMA,

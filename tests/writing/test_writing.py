@@ -13,6 +13,7 @@ from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
 from streamer.writing.parts import BUFFERED_BYTES, PartWriter, read_metadata
+from streamer.writing.storage.local import LocalStorage
 from support.runs import run_with
 
 SCHEMA = pa.schema([("row", pa.int64())])
@@ -24,24 +25,24 @@ def rows(*values: int) -> pa.Table:
 
 
 def test_a_part_is_not_seen_before_it_is_whole(tmp_path):
-    parts = PartWriter(tmp_path, SCHEMA, row_group_rows=2)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", SCHEMA, row_group_rows=2)
     parts.append(rows(0, 1, 2))
-    assert list(tmp_path.glob("*.parquet")) == []
+    assert list(tmp_path.glob("*/*.parquet")) == []
     assert parts.bytes > 0
     parts.finish({"first_row": 0, "end_row": 3})
-    assert list(tmp_path.glob("*.parquet")) == []
-    path = parts.publish()
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(tmp_path.glob("*/*.parquet")) == []
+    path = tmp_path / parts.publish()
+    assert list(tmp_path.glob("*/*")) == [path]
     assert pq.read_table(path) == rows(0, 1, 2)
     assert read_metadata(path) == {"first_row": 0, "end_row": 3}
 
 
 def test_row_groups_reach_the_file_as_they_fill(tmp_path):
-    parts = PartWriter(tmp_path, SCHEMA, row_group_rows=2)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", SCHEMA, row_group_rows=2)
     for first in range(0, 6, 2):
         parts.append(rows(first, first + 1))
     parts.finish({})
-    path = parts.publish()
+    path = tmp_path / parts.publish()
     metadata = pq.read_metadata(path)
     assert metadata.num_row_groups == 3
     assert metadata.row_group(0).column(0).compression == "ZSTD"
@@ -49,10 +50,10 @@ def test_row_groups_reach_the_file_as_they_fill(tmp_path):
 
 def test_large_rows_reach_the_file_however_few_they_are(tmp_path):
     schema = pa.schema([("raw", pa.binary())])
-    parts = PartWriter(tmp_path, schema, row_group_rows=4096)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", schema, row_group_rows=4096)
     for _ in range(5):
         parts.append(pa.table({"raw": [bytes(5_000_000)]}, schema=schema))
-    assert list(tmp_path.iterdir())
+    assert list(tmp_path.glob("metrics/*"))
     assert parts.bytes < BUFFERED_BYTES
 
 
@@ -62,13 +63,13 @@ def test_two_columns_never_have_one_name():
 
 
 def test_an_abandoned_part_leaves_nothing(tmp_path):
-    parts = PartWriter(tmp_path, SCHEMA, row_group_rows=1)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", SCHEMA, row_group_rows=1)
     parts.finish({})
     parts.publish()
     parts.begin(1)
     parts.append(rows(0, 1))
     parts.abandon()
-    assert [path.name for path in tmp_path.iterdir()] == ["part-00000.parquet"]
+    assert [path.name for path in tmp_path.glob("*/*")] == ["part-00000.parquet"]
 
 
 def test_the_schema_is_record_then_tokens_then_metrics():
@@ -164,10 +165,10 @@ def test_duckdb_and_polars_read_a_run(run):
 
 def test_a_run_is_never_written_over(run, tmp_path):
     with pytest.raises(UsageError, match="holds a run already"):
-        RunDirectory.make(run.path, EventLog())
+        RunDirectory.make(LocalStorage(run.path), EventLog())
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="holds something else already"):
-        RunDirectory.make(tmp_path, EventLog())
+        RunDirectory.make(LocalStorage(tmp_path), EventLog())
 
 
 def test_what_is_no_run_is_told(run, tmp_path):

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.errors import UsageError
+from streamer.writing.names import part_of
 
 NEEDED = {"status", "config", "inputs", "kind", "versions", "earlier_sessions", "working_directory"}
 """What the manifest of a run says from its beginning."""
@@ -42,8 +43,9 @@ class Run:
 
     def parts(self, name: str) -> list[Path]:
         """The finished part files of the table `name`, in order."""
-        parts = (self.path / name).glob("part-*.parquet")
-        return sorted(parts, key=lambda part: (len(part.name), part.name))  # beyond 99999, too
+        files = (self.path / name).glob("part-*.parquet")
+        parts = {part: file for file in files if (part := part_of(file.name))}
+        return [parts[part] for part in sorted(parts)]  # of a shard, beyond 99999, too
 
 
 def open_run(path: str | Path) -> Run:

@@ -20,9 +20,12 @@ from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.results.run import open_run
 from streamer.running.resume import refuse_changes
 from streamer.writing.commit import Checkpoint, read_checkpoint
-from streamer.writing.directory import RunDirectory, check_free, default_path, is_run, unused
+from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
-from streamer.writing.storage.local import Disk
+from streamer.writing.storage.base import Storage
+from streamer.writing.storage.local import LocalStorage
+from streamer.writing.storage.new_folder import check_free, default_path, is_run, unused
+from streamer.writing.storage.room import WaitForRoom
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +42,8 @@ class Prepared:
     """Where the run reports how it gets on."""
     log: EventLog
     """Holds events until the run directory is open."""
-    disk: Disk
-    """How to write where there may be no room."""
+    storage: Storage
+    """What the run is written to."""
     directory: RunDirectory | None = None
     """That of a run that is resumed; a new one is made when the model is loaded."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
@@ -85,15 +88,15 @@ def prepare(config: RunConfig, *, fresh: bool = False, progress: Progress = SILE
     def retries() -> RetryPolicy:
         return RetryPolicy(stopped, log.write, WaitingNotice(counters, progress.print))
 
-    disk = Disk(config.disk_wait_seconds, retries())
+    storage = LocalStorage(out, WaitForRoom(config.disk_wait_seconds, retries()))
     if not is_run(out):
         loader = Loader(sources, config, counters.count_bytes, retries())
-        return Prepared(config, out, inputs, loader, counters, progress, log, disk)
+        return Prepared(config, out, inputs, loader, counters, progress, log, storage)
     open_run(out)  # raises if it is not one of ours
-    directory = RunDirectory(out, log, disk, lambda: open_run(out).manifest)
+    directory = RunDirectory(storage, log, lambda: open_run(out).manifest)
     try:
         refuse_changes(out, directory.earlier, config, inputs)
-        checkpoint = read_checkpoint(out)
+        checkpoint = read_checkpoint(storage)
         counters.begin_at(checkpoint.counts)
         loader = Loader(
             sources,
@@ -107,7 +110,7 @@ def prepare(config: RunConfig, *, fresh: bool = False, progress: Progress = SILE
         directory.leave()
         raise
     return Prepared(
-        config, out, inputs, loader, counters, progress, log, disk, directory, checkpoint
+        config, out, inputs, loader, counters, progress, log, storage, directory, checkpoint
     )
 
 

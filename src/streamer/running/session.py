@@ -87,7 +87,7 @@ class Session:
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
             "sharing": worker.packing.sharing,
-            "removed": [str(path.relative_to(prepared.out)) for path in tidy(prepared.out)],
+            "removed": tidy(prepared.storage),
         }
         self._log("started", started)
         for note in worker.model.notes:
@@ -95,13 +95,12 @@ class Session:
         earlier = Run(directory.path, directory.manifest)
         self._earlier_parts = earlier.parts("metrics"), earlier.parts("rejected")
         self._writer = Writer(
-            prepared.out,
+            prepared.storage,
             prepared.config,
             metrics_schema(prepared.config.carry, worker.passages, worker.columns),
             columns=worker.columns,
             on_part=self._log,
             begin=prepared.checkpoint,
-            disk=prepared.disk,
         )
 
     @contextlib.asynccontextmanager

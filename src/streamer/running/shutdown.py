@@ -13,7 +13,7 @@ from streamer.errors import RunFault, StreamerError, one_line
 from streamer.monitoring.status import State
 from streamer.monitoring.status_reporter import StatusReporter
 from streamer.writing.directory import RunDirectory
-from streamer.writing.storage.local import DiskFull
+from streamer.writing.storage.base import DiskFull
 from streamer.writing.writer import Writer
 
 DROP_SECONDS = 13.0

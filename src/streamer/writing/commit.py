@@ -1,35 +1,34 @@
 """The commit protocol: the parts of all tables for a range of rows count together, or none does.
 
 A commit has a number n and covers input rows [first_row, end_row). Each table that has rows for it
-writes part n under a temporary name; when all are on the disk, they are renamed one after another,
-the leading table last, of which every commit has a part, an empty one if need be. **A commit
-exists if the leading table's part does.** Until then a crash leaves temporary files and parts of
-other tables that belong to no commit; `tidy` removes both, and the work is done again.
+writes part n; when the storage keeps all of them, they are published one after another, the leading
+table last, of which every commit has a part, an empty one if need be. **A commit exists if the
+leading table's part does.** Until then a crash leaves unpublished files and parts of other tables
+that belong to no commit; `tidy` removes both, and the work is done again.
 
-    finish every part: footer, fsync                  nothing is visible
-    rename the other tables' parts, fsync directory   parts of no commit, if it ends here
-    rename the leading table's part                   the commit exists, in memory
-    fsync its directory                               the commit exists
+    finish every part                    nothing is visible
+    publish the other tables' parts      parts of no commit, if it ends here
+    publish the leading table's part     the commit exists
+
+A run may be written by several writers, each with `Names` of its own: everything here is about the
+commits of one of them, and never touches the files of another.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
 from streamer.errors import RunFault
 from streamer.records import Position
-from streamer.writing.fault_points import reached
-from streamer.writing.parts import TEMPORARY, PartWriter, part_name, read_metadata
-from streamer.writing.storage.local import write_fault
+from streamer.writing.names import WHOLE, Names, part_of
+from streamer.writing.parts import PartWriter, read_metadata
+from streamer.writing.storage.base import UNPUBLISHED, Storage, write_fault
 
 LEADING = "metrics"
-PART = re.compile(r"part-(\d{5,})\.parquet")
-REPLACED = re.compile(rf"{PART.pattern}|(manifest|status)\.json")
-"""The files that are written under a temporary name."""
+REPLACED = ("manifest.json", "status.json")
+"""Files in a writer's folder that are replaced as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,10 @@ class Checkpoint:
     """Totals of all commits, as in the manifest."""
 
 
+START = Checkpoint()
+"""Of a whole run that has written nothing yet."""
+
+
 def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any]) -> None:
     """Make the open parts of `tables` visible together; the last of `tables` leads.
 
@@ -55,76 +58,118 @@ def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any
     :raises OSError: it could not be written. Then it does not exist.
     """
     *others, leading = tables
-    rows = {parts.directory.name: parts.rows for parts in tables}
+    rows = {parts.table: parts.rows for parts in tables}
     written = [parts for parts in others if parts.rows or number == 0] + [leading]
     for parts in written:
         parts.finish({**metadata, "tables": rows})
-        reached(f"{number} finished {parts.directory.name}")
     for parts in written:
         parts.publish()
 
 
-def read_checkpoint(directory: Path) -> Checkpoint:
-    """The state of the run in `directory`, from its last commit.
+def read_checkpoint(
+    storage: Storage, names: Names = WHOLE, begin: Checkpoint = START
+) -> Checkpoint:
+    """Where the writer with these `names` stands, from its last commit; `begin` if it has none.
 
-    :raises RunFault: the part of the last commit is damaged.
+    :raises RunFault: the part of the last commit is damaged, or cannot be read.
     """
-    last = max(_parts(directory / LEADING).items(), default=None)
-    if last is None:
-        return Checkpoint()
-    number, path = last
     try:
-        footer = read_metadata(path)
+        last = max(_parts(storage, LEADING, names).items(), default=None)
+    except OSError as error:
+        raise RunFault(f"cannot read {storage.location}: {error}. Make it readable.") from None
+    if last is None:
+        return begin
+    number, name = last
+    try:
+        footer = _metadata(storage, name)
         places = tuple(Position(**place) for place in footer["places"])
         return Checkpoint(number + 1, footer["end_row"], places, footer["counts"])
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise RunFault(
-            f"{path} is damaged: {error}. `streamer check {directory}` says more; without this "
-            f"file and those of the same number in the other tables, the run goes on before it."
+            f"{storage.location}/{name} is damaged: {error}. `streamer check {storage.location}` "
+            f"says more; without this file and those of the same number in the other tables, the "
+            f"run goes on before it."
         ) from None
 
 
-def temporary_files(directory: Path) -> list[Path]:
-    """Files in the run directory that were not given their names."""
-    found = [*directory.glob(f"*{TEMPORARY}"), *directory.glob(f"*/part-*{TEMPORARY}")]
-    return sorted(path for path in found if REPLACED.fullmatch(path.name.removesuffix(TEMPORARY)))
+def unpublished_files(storage: Storage, names: Names = WHOLE) -> list[str]:
+    """The names of the writer's files that were not published."""
+    parts = [
+        file
+        for table in storage.folders()
+        for file in _list(storage, table)
+        if file.endswith(UNPUBLISHED) and _number(file.removesuffix(UNPUBLISHED), names) is not None
+    ]
+    replaced = {names.own(name) + UNPUBLISHED for name in REPLACED}
+    return sorted([*parts, *replaced.intersection(storage.list(names.folder))])
 
 
-def orphans(directory: Path) -> list[Path]:
-    """Parts in the run directory that belong to no commit: they are beyond the last one."""
-    committed, last = max(_parts(directory / LEADING).items(), default=(-1, None))
-    tables = _metadata(last).get("tables", {}) if last else {}
+def orphans(storage: Storage, names: Names = WHOLE) -> list[str]:
+    """The names of the writer's parts that belong to no commit: they are beyond the last one."""
+    committed, last = max(_parts(storage, LEADING, names).items(), default=(-1, None))
+    tables = _metadata_or_nothing(storage, last).get("tables", {}) if last else {}
     return [
-        path
-        for table in sorted(directory.iterdir())
-        if table.is_dir() and table.name != LEADING
-        for number, path in sorted(_parts(table).items())
-        if number > committed and (table.name in tables or _metadata(path))
+        name
+        for table in storage.folders()
+        if table != LEADING
+        for number, name in sorted(_parts(storage, table, names).items())
+        if number > committed and (table in tables or _metadata_or_nothing(storage, name))
     ]
 
 
-def tidy(directory: Path) -> list[Path]:
-    """Remove `temporary_files` and `orphans`, whose rows are done again; says which.
+def tidy(storage: Storage, names: Names = WHOLE) -> list[str]:
+    """Remove `unpublished_files` and `orphans`, whose rows are done again; returns their names.
 
     :raises RunFault: one cannot be removed.
     """
-    removed = [*temporary_files(directory), *orphans(directory)]
     try:
-        for path in removed:
-            path.unlink()
+        removed = [*unpublished_files(storage, names), *orphans(storage, names)]
+        for name in removed:
+            storage.remove(name)
     except OSError as error:
-        raise write_fault(directory, error) from None
+        raise write_fault(storage.location, error) from None
     return removed
 
 
-def _metadata(part: Path) -> dict[str, Any]:
+def shards(storage: Storage) -> list[Names]:
+    """The names of all writers of which something is there, in order; of a whole run, one.
+
+    :raises OSError: the storage cannot be read.
+    """
+    files = (file for table in storage.folders() for file in _list(storage, table))
+    parts = {part_of(file.removesuffix(UNPUBLISHED).rpartition("/")[2]) for file in files}
+    return [Names(shard) for shard in sorted({part.shard for part in parts if part})]
+
+
+def _parts(storage: Storage, table: str, names: Names) -> dict[int, str]:
+    """Number to name of the writer's published parts of `table`."""
+    numbers = ((_number(name, names), name) for name in _list(storage, table))
+    return {number: name for number, name in numbers if number is not None}
+
+
+def _number(name: str, names: Names) -> int | None:
+    """The number of the part of this name; None if it is not one of the writer's."""
+    part = part_of(name.rpartition("/")[2])
+    return part.number if part and part.shard == names.shard else None
+
+
+def _list(storage: Storage, table: str) -> Iterator[str]:
+    """The files in `table`. One that may not be read, such as lost+found, is no table of ours."""
+    try:
+        yield from storage.list(table)
+    except PermissionError:
+        if table == LEADING:
+            raise
+
+
+def _metadata(storage: Storage, name: str) -> dict[str, Any]:
+    with storage.read(name) as file:
+        return read_metadata(file)
+
+
+def _metadata_or_nothing(storage: Storage, name: str) -> dict[str, Any]:
     """Nothing if it is not one of ours, or damaged."""
     try:
-        return read_metadata(part)
+        return _metadata(storage, name)
     except (OSError, pa.ArrowException, ValueError):
         return {}
-
-
-def _parts(table: Path) -> dict[int, Path]:
-    paths = table.glob(part_name("*")) if table.is_dir() else iter(())
-    return {int(match[1]): path for path in paths if (match := PART.fullmatch(path.name))}

@@ -1,12 +1,11 @@
 """Part files of one table: row groups appended as they fill, and a file that appears whole or not.
 
-A part is written under a temporary name. Finishing it writes the footer and fsyncs the file,
-publishing it renames it and fsyncs the directory: whoever sees `part-00000.parquet` sees all of it,
-power cut or not. `commit` does both for all tables together.
+Finishing a part writes its footer and has the storage keep all of it; publishing it gives it its
+name: whoever sees `part-00000.parquet` sees all of it, power cut or not. `commit` does both for all
+tables together.
 """
 
 import contextlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,10 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.writing.fault_points import reached
-from streamer.writing.storage.local import IMPATIENT, Disk, RetryingWriter
+from streamer.writing.names import WHOLE, Names
+from streamer.writing.storage.base import NewFile, Storage
 
 METADATA_KEY = b"streamer"
-TEMPORARY = ".tmp"
 BUFFERED_BYTES = 16 * 2**20
 """A row group is written at so many bytes, however few rows it has."""
 
@@ -29,33 +27,35 @@ class PartWriter:
 
     def __init__(
         self,
-        directory: Path,
+        storage: Storage,
+        table: str,
         schema: pa.Schema,
         row_group_rows: int,
         number: int = 0,
-        disk: Disk = IMPATIENT,
+        *,
+        names: Names = WHOLE,
     ) -> None:
-        self.directory = directory
+        self.table = table
         self.number = number
         """Of the open part."""
         self.schema = schema
         self.rows = 0
         """Rows in the open part, buffered ones included."""
+        self._storage = storage
+        self._names = names
         self._row_group_rows = row_group_rows
         self._buffer: list[pa.Table] = []
         self._buffered = 0
         self._buffered_bytes = 0
-        self._disk = disk
-        self._file: RetryingWriter
-        """Of the writer, while there is one."""
+        self._file: NewFile | None = None
+        """The open part, until it is published."""
         self._writer: pq.ParquetWriter | None = None
-        directory.mkdir(parents=True, exist_ok=True)
-        fsync(directory.parent)
+        """Into that file, until it is finished."""
 
     @property
     def bytes(self) -> int:
         """Size of the open part: what is written, and what waits to be, not yet compressed."""
-        written = self._file.sink.tell() if self._writer else 0
+        written = self._file.sink.tell() if self._file and self._writer else 0
         return int(written) + self._buffered_bytes
 
     def append(self, table: pa.Table) -> None:
@@ -73,29 +73,28 @@ class PartWriter:
             self._flush()
 
     def finish(self, metadata: Mapping[str, Any]) -> None:
-        """Put the open part on the disk, with `metadata` in its footer, but not yet in sight.
+        """Have the storage keep the open part, with `metadata` in its footer. Nobody sees it yet.
 
         :raises OSError: it could not be written.
         """
         self._flush()
-        writer = self._open()
+        file, writer = self._open()
         writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(dict(metadata))})
         writer.close()
-        self._file.finish()
+        file.finish()
         self._writer = None
 
-    def publish(self) -> Path:
-        """Give the finished part its name.
+    def publish(self) -> str:
+        """Give the finished part its name, which is returned.
 
-        :raises OSError: the directory could not be written.
+        :raises OSError: it could not be done.
         """
-        step = f"{self.number} renamed {self.directory.name}"
-        temporary, final = self._path(TEMPORARY), self._path()
-        self._disk.patiently(lambda: temporary.rename(final), final)
-        reached(step)
-        self._disk.patiently(lambda: fsync(self.directory), self.directory)
-        reached(f"{step} for good")
-        return final
+        assert self._file is not None
+        assert self._writer is None, "publish a part after it is finished"
+        file = self._file
+        self._storage.publish(file)
+        self._file = None
+        return file.name
 
     def begin(self, number: int) -> None:
         """Go on with an empty part of this number."""
@@ -104,24 +103,27 @@ class PartWriter:
 
     def abandon(self) -> None:
         """Drop the open part: its rows have not become visible and do not."""
-        if self._writer is not None:
-            self._file.discard()
+        file, self._file = self._file, None
+        writer, self._writer = self._writer, None
+        if file is not None:
+            with contextlib.suppress(OSError):  # resuming the run removes what is left
+                file.discard()
+        if writer is not None:
             with contextlib.suppress(OSError, pa.ArrowInvalid):
-                self._writer.close()
-            self._writer = None
-        with contextlib.suppress(OSError):  # going on removes what is left
-            self._path(TEMPORARY).unlink(missing_ok=True)
+                writer.close()
 
     def _flush(self) -> None:
         if self._buffer:
             table = pa.concat_tables(self._buffer).unify_dictionaries()
-            self._open().write_table(table, row_group_size=self._row_group_rows)
+            _, writer = self._open()
+            writer.write_table(table, row_group_size=self._row_group_rows)
             self._buffer, self._buffered, self._buffered_bytes = [], 0, 0
 
-    def _open(self) -> pq.ParquetWriter:
-        if self._writer is None:
+    def _open(self) -> tuple[NewFile, pq.ParquetWriter]:
+        """The open part; a new one if there is none."""
+        if self._file is None or self._writer is None:
             words = [field.name for field in self.schema if not pa.types.is_primitive(field.type)]
-            self._file = RetryingWriter(self._path(TEMPORARY), self._disk)
+            self._file = self._storage.create(self._names.part(self.table, self.number))
             self._writer = pq.ParquetWriter(
                 self._file.sink,
                 self.schema,
@@ -129,27 +131,10 @@ class PartWriter:
                 use_dictionary=words,  # of measurements, hardly two are alike
                 write_page_checksum=True,
             )
-        return self._writer
-
-    def _path(self, suffix: str = "") -> Path:
-        return self.directory / (part_name(f"{self.number:05d}") + suffix)
+        return self._file, self._writer
 
 
-def part_name(number: str) -> str:
-    """The file name of a part; of all parts for `*`."""
-    return f"part-{number}.parquet"
-
-
-def read_metadata(part: Path) -> dict[str, Any]:
+def read_metadata(part: pa.NativeFile | Path) -> dict[str, Any]:
     """What `finish` put into the footer of `part`; empty if it is not one of ours."""
     metadata = pq.read_metadata(part).metadata or {}
     return dict(orjson.loads(metadata.get(METADATA_KEY, b"{}")))
-
-
-def fsync(path: Path) -> None:
-    """Return when the file or directory `path` is on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,9 @@ from streamer.records import Column, Origin, Position, Rejection, Result, Tokeni
 from streamer.tables.metrics.table import metrics_table
 from streamer.tables.rejected import REJECTED, rejected_table
 from streamer.writing.commit import Checkpoint, commit
+from streamer.writing.names import WHOLE, Names
 from streamer.writing.parts import PartWriter
-from streamer.writing.storage.local import IMPATIENT, Disk, write_fault
+from streamer.writing.storage.base import Storage, write_fault
 
 COUNTED = (
     "records",
@@ -36,34 +36,30 @@ class Writer:
 
     A part of each is closed at the same row (see `commit`), so that together they are a checkpoint:
     the footers say which input rows they cover, where reading goes on, and the totals so far.
-
-    :raises RunFault: the tables' directories cannot be made.
     """
 
     def __init__(
         self,
-        directory: Path,
+        storage: Storage,
         config: RunConfig,
         schema: pa.Schema,
         *,
         columns: Sequence[Column],
         on_part: Callable[[str, dict[str, Any]], None],
         begin: Checkpoint,
-        disk: Disk = IMPATIENT,
+        names: Names = WHOLE,
     ) -> None:
-        """`begin`: what is there already."""
+        """`begin`: what is there already. `names`: those of a shard, if others write to `storage`
+        at the same time."""
         self.counts = Counter(dict.fromkeys(COUNTED, 0) | dict(begin.counts))
         """What was written, as the manifest names it,"""
         self.committed = dict(self.counts)
         """and of that, what is in finished parts."""
         self.reasons: Counter[str] = Counter()
-        self._directory = directory
+        self._location = storage.location
         size, number = config.row_group_rows, begin.number
-        try:
-            self._metrics = PartWriter(directory / "metrics", schema, size, number, disk)
-            self._rejected = PartWriter(directory / "rejected", REJECTED, size, number, disk)
-        except OSError as error:
-            raise write_fault(directory, error) from error
+        self._metrics = PartWriter(storage, "metrics", schema, size, number, names=names)
+        self._rejected = PartWriter(storage, "rejected", REJECTED, size, number, names=names)
         self._columns = columns
         self._config = config
         self._on_part = on_part
@@ -88,7 +84,7 @@ class Writer:
                 written.append(self._write(window))
                 self._commit_if_due()
         except OSError as error:
-            raise write_fault(self._directory, error) from error
+            raise write_fault(self._location, error) from error
         return written
 
     def tick(self) -> None:
@@ -99,7 +95,7 @@ class Writer:
         try:
             self._commit_if_due()
         except OSError as error:
-            raise write_fault(self._directory, error) from error
+            raise write_fault(self._location, error) from error
 
     def close(self) -> None:
         """Finish what is open. Each table ends with at least one part, empty if need be. Windows
@@ -111,7 +107,7 @@ class Writer:
             if self._end_row > self._first_row or self._number == 0:
                 self._commit()
         except OSError as error:
-            raise write_fault(self._directory, error) from error
+            raise write_fault(self._location, error) from error
 
     def abandon(self) -> None:
         """Leave only finished parts behind."""
@@ -193,7 +189,7 @@ class Writer:
         covers = {"first_row": self._first_row, "end_row": self._end_row}
         places = [asdict(place) for place in self._places.values()]
         tables = (self._rejected, self._metrics)
-        rows = {parts.directory.name: parts.rows for parts in tables}
+        rows = {parts.table: parts.rows for parts in tables}
         commit(self._number, tables, covers | {"places": places, "counts": dict(self.counts)})
         self.committed = dict(self.counts)
         self._on_part("committed", {"number": self._number, "rows": rows, **covers})

@@ -2,6 +2,9 @@
 
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,10 +13,13 @@ from streamer.results.check.audit import check
 from streamer.results.check.leftovers import repair
 from streamer.results.check.report import Report
 from streamer.results.run import Run
-from streamer.writing.fault_points import VARIABLE
+from support.killing import DYING
 from support.processes import GOOD
 from support.processes import run as command
 from support.runs import run_with
+
+TESTS = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
+"""In which `support` is found."""
 
 
 def look(run: Run) -> Report:
@@ -63,8 +69,11 @@ def test_a_run_of_nothing_is_whole(tmp_path):
 def test_a_run_killed_between_two_steps_of_a_commit_is_repaired_and_finished(tmp_path):
     (tmp_path / "in.jsonl").write_text(f"{GOOD}rubbish\n" * 10)
     arguments = ["--window", "2", "--part-rows", "2", "--batch-size", "1", "--progress", "none"]
-    dying = os.environ | {VARIABLE: "1 renamed rejected for good"}
-    done = command("run", "in.jsonl", "--out", "RUN", *arguments, folder=tmp_path, env=dying)
+    dying = DYING.format(
+        die_at="published rejected/part-00001.parquet",
+        arguments=["run", "in.jsonl", "--out", "RUN", *arguments],
+    )
+    done = subprocess.run([sys.executable, "-c", dying], cwd=tmp_path, env=TESTS, check=False)
     assert done.returncode == -signal.SIGKILL
     killed = check(tmp_path / "RUN", True, lambda _: None)
     assert killed.first_fault is None

@@ -10,6 +10,7 @@ import pytest
 from streamer.errors import RunFault, UsageError
 from streamer.results.check.leftovers import repair
 from streamer.writing.commit import tidy
+from streamer.writing.storage.local import LocalStorage
 from support.made_runs import (
     MadeRun,
     flip_in_page,
@@ -65,7 +66,7 @@ def test_a_killed_run_with_damage_is_broken(killed):
 
 
 def go_on(path: Path) -> list[str]:
-    return [str(file.relative_to(path)) for file in tidy(path)]
+    return tidy(LocalStorage(path))
 
 
 @pytest.mark.parametrize("remove", [repair, go_on])

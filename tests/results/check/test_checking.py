@@ -11,6 +11,7 @@ import pytest
 
 from streamer.results.check.parts import Damaged, OpenPart
 from streamer.writing.parts import PartWriter
+from streamer.writing.storage.local import LocalStorage
 from support.damages import DAMAGES
 from support.made_runs import (
     METRICS,
@@ -90,10 +91,10 @@ def test_every_byte_of_a_part_is_guarded_or_changes_nothing(run):
 
 def test_the_writer_puts_checksums_on_its_pages(tmp_path):
     rows = metrics_rows(range(200), tmp_path)
-    parts = PartWriter(tmp_path, METRICS, row_group_rows=100)
+    parts = PartWriter(LocalStorage(tmp_path), "metrics", METRICS, row_group_rows=100)
     parts.append(rows)
     parts.finish({})
-    path = parts.publish()
+    path = tmp_path / parts.publish()
     column = pq.read_metadata(path).row_group(0).column(5)
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 20] ^= 1

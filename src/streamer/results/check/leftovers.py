@@ -4,13 +4,13 @@ import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from streamer.errors import RunFault, UsageError
 from streamer.results.check.manifest import Manifest, read_manifest
 from streamer.results.check.parts import Damaged, Listing, OpenPart, list_parts, name_of
-from streamer.writing.commit import orphans, temporary_files
-from streamer.writing.directory import LOCK
+from streamer.writing.commit import orphans, unpublished_files
+from streamer.writing.storage.base import Locked
+from streamer.writing.storage.local import LocalStorage
+from streamer.writing.storage.new_folder import LOCK
 
 
 @dataclass(slots=True)
@@ -30,9 +30,11 @@ def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftover
     A crash interrupts one commit, the one after the last, whose rows follow those of the last.
     Other parts that lack their part of metrics are the only trace of rows that were lost.
     """
-    leftovers = Leftovers(temporary_files(path))
+    storage = LocalStorage(path)
+    leftovers = Leftovers([path / name for name in unpublished_files(storage)])
     end_row = _end_row(listing)
-    for file in orphans(path):
+    for name in orphans(storage):
+        file = path / name
         follows = False
         with contextlib.suppress(Damaged), OpenPart(file) as part:
             follows = part.footer().first_row == end_row and not manifest.is_closed
@@ -54,16 +56,15 @@ def _end_row(listing: Listing) -> int | None:
 
 def is_being_written(path: Path) -> bool:
     """Whether a process holds the lock of the run directory `path` now."""
-    lock = path / LOCK
-    if not lock.exists():
+    if not (path / LOCK).exists():  # looking must not make it
         return False
     try:
-        with FileLock(lock, timeout=0, fallback_to_soft=False):
-            return False
-    except Timeout:
+        LocalStorage(path).lock(LOCK).release()
+    except Locked:
         return True
     except OSError:  # a directory where nothing can be written
         return False
+    return False
 
 
 def repair(path: Path) -> list[str]:
@@ -78,18 +79,23 @@ def repair(path: Path) -> list[str]:
         read_manifest(path)
     except (OSError, ValueError) as error:
         raise UsageError(f"no run in {path}, or a damaged one: {error}") from None
+    storage = LocalStorage(path)
     try:
-        with FileLock(path / LOCK, timeout=0, fallback_to_soft=False):
+        lock = storage.lock(LOCK)
+        try:
             # read under the lock: another process may just have finished the run
             manifest = read_manifest(path)
             removable = find_leftovers(path, list_parts(path), manifest).removable
-            for file in removable:
-                file.unlink()
-    except Timeout:
+            names = [str(file.relative_to(path)) for file in removable]
+            for name in names:
+                storage.remove(name)
+        finally:
+            lock.release()
+    except Locked:
         raise UsageError(
             f"{path} is being written by another process: nothing was removed. Wait for its end, "
             f"or stop it."
         ) from None
     except OSError as error:
         raise RunFault(f"repairing {path} failed: {error}. Make it writable.") from error
-    return [str(file.relative_to(path)) for file in removable]
+    return names

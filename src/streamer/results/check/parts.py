@@ -9,8 +9,9 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.writing.commit import LEADING, PART
-from streamer.writing.parts import METADATA_KEY, part_name
+from streamer.writing.commit import LEADING
+from streamer.writing.names import Part, part_of
+from streamer.writing.parts import METADATA_KEY
 
 METRICS, REJECTED = LEADING, "rejected"
 
@@ -51,9 +52,9 @@ def list_parts(run: Path) -> Listing:
     for folder in sorted(folders, key=lambda folder: folder.name != METRICS):
         parts: dict[int, Path] = {}
         for file in sorted(folder.glob("*.parquet")):
-            match = PART.fullmatch(file.name)
-            if match and file.name == name_of(int(match[1])):
-                parts[int(match[1])] = file
+            part = part_of(file.name)
+            if part:
+                parts[part.number] = file
             else:
                 listing.strangers.append(file)
         if parts:
@@ -63,7 +64,7 @@ def list_parts(run: Path) -> Listing:
 
 def name_of(number: int) -> str:
     """The file name of part `number` of any table."""
-    return part_name(f"{number:05d}")
+    return Part("", number).file
 
 
 def shown(file: Path) -> str:

@@ -1,1 +1,1 @@
-"""Where a run is written: the only place that knows paths, renames, fsync and locks."""
+"""Where a run is written: one small interface, and a local directory behind it."""

@@ -1,76 +1,116 @@
-"""Writing where there may be no room: wait, try again, go on, and give up after a while.
+"""A directory of a local or mounted file system.
 
-A full disk, a quota and a limit on file sizes pass when somebody makes room. Everything else
-(read-only, removed, not permitted) does not pass by waiting and is raised at once.
+A new file has a temporary name beside its own. To finish it is to fsync it; to publish it is to
+rename it and to fsync its directory. Locks are the kernel's, so that none is left of a process that
+was killed.
 """
 
 import errno
 import os
-import time
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+import filelock
 import pyarrow as pa
-from tenacity import stop_after_delay, wait_exponential
 
-from streamer.concurrency.retry import RetryPolicy
-from streamer.errors import RunFault
+from streamer.writing.storage.base import UNPUBLISHED, Lock, Locked, NewFile, NoLocks, Storage
+from streamer.writing.storage.room import NO_WAIT, WaitForRoom
 
 T = TypeVar("T")
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""EFBIG is RLIMIT_FSIZE, which can be raised from outside."""
-FIRST_SECONDS = 1.0
-LONGEST_SECONDS = 30.0
-"""Between two tries: the first wait, doubled each time up to the longest."""
 PIECE_BYTES = 2**20
 """pyarrow writes a row group in hundreds of pieces; the file gets them together."""
+NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
+"""What file systems without locks say, or whose lock server is away."""
 
 
-class DiskFull(OSError):
-    """There was no room for as long as could be waited."""
+class LocalStorage(Storage):
+    """The run directory `root`, which is there; folders in it are made when they are needed."""
 
+    def __init__(self, root: Path, room: WaitForRoom = NO_WAIT) -> None:
+        self.location = str(root)
+        self._root = root
+        self._room = room
+        self._made: set[Path] = set()
 
-@dataclass(frozen=True, slots=True)
-class Disk:
-    """Where a run is written: waits at most so many seconds for room, each time there is none."""
+    def create(self, name: str) -> NewFile:
+        """Part of `Storage`."""
+        self._make_folder(name)
+        return RetryingWriter(self._root, name, self._room)
 
-    seconds: float = 0.0
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    def publish(self, file: NewFile) -> None:
+        """Part of `Storage`."""
+        final = self._root / file.name
+        temporary = unpublished(final)
+        self._room.retry(lambda: temporary.replace(final), final)
+        self.sync_folder(final.parent)
 
-    def patiently(self, action: Callable[[], T], path: Path) -> T:
-        """What `action` returns, tried again while there is no room for `path`.
+    def sync_folder(self, folder: Path) -> None:
+        """Return when the names in `folder` survive a power cut."""
+        self._room.retry(lambda: fsync(folder), folder)
 
-        :raises DiskFull: there was none for too long, or the run is being stopped.
-        :raises OSError: anything else that `action` raises.
-        """
-        begin = time.monotonic()
+    def list(self, folder: str = "") -> Sequence[str]:
+        """Part of `Storage`."""
         try:
-            return self.patience.retry(
-                action,
-                passing=_is_full,
-                wait=wait_exponential(FIRST_SECONDS, max=LONGEST_SECONDS),
-                stop=stop_after_delay(self.seconds),
-                event="disk full",
-                where=str(path),
-                entries={"path": str(path)},
-            )
+            with os.scandir(self._root / folder) as entries:
+                found = [entry.name for entry in entries if entry.is_file()]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(f"{folder}/{name}" if folder else name for name in found)
+
+    def folders(self) -> Sequence[str]:
+        """Part of `Storage`."""
+        with os.scandir(self._root) as entries:
+            return sorted(entry.name for entry in entries if entry.is_dir())
+
+    def read(self, name: str) -> pa.NativeFile:
+        """Part of `Storage`."""
+        return pa.OSFile(str(self._root / name), "rb")
+
+    def remove(self, name: str) -> None:
+        """Part of `Storage`."""
+        (self._root / name).unlink()
+
+    def lock(self, name: str) -> Lock:
+        """Part of `Storage`."""
+        self._make_folder(name)
+        lock = filelock.FileLock(
+            self._root / name, blocking=False, thread_local=False, fallback_to_soft=False
+        )
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise Locked(self.location) from None
         except OSError as error:
-            if not _is_full(error):
-                error.filename = error.filename or str(path)
-                raise
-            waited = f"{os.strerror(error.errno or 0)}, for {time.monotonic() - begin:.0f} s"
-            raise DiskFull(error.errno, waited, str(path)) from error
+            if error.errno in NO_LOCKS:
+                raise NoLocks(error.errno, error.strerror, str(self._root / name)) from error
+            raise
+        return lock
+
+    def local_folder(self, folder: str = "") -> Path:
+        """Part of `Storage`."""
+        return self._root / folder
+
+    def without_waiting(self) -> "LocalStorage":
+        """Part of `Storage`."""
+        return LocalStorage(self._root)
+
+    def _make_folder(self, name: str) -> None:
+        """Make the folders of `name` below the root. Each is made once: one that vanishes later
+        was removed by somebody, and the run must not go on as if nothing were lost."""
+        for folder in reversed(PurePosixPath(name).parents[:-1]):
+            path = self._root / folder
+            if path not in self._made:
+                self._room.retry(partial(path.mkdir, exist_ok=True), path)
+                self.sync_folder(path.parent)
+                self._made.add(path)
 
 
-IMPATIENT = Disk()
-
-
-class RetryingWriter:
-    """A new file at `path`, which pyarrow writes into by its `sink`.
+class RetryingWriter(NewFile):
+    """A new file under a temporary name in `root`, which pyarrow writes into by its `sink`.
 
     A write that finds no room waits and goes on behind its last byte, so Parquet never sees a half
     of it. If room does not come, that write raises and whatever follows is thrown away.
@@ -80,31 +120,30 @@ class RetryingWriter:
 
     closed = False
 
-    def __init__(self, path: Path, disk: Disk) -> None:
-        self._path = path
-        self._disk = disk
+    def __init__(self, root: Path, name: str, room: WaitForRoom) -> None:
+        self.name = name
+        self._path = path = unpublished(root / name)
+        self._room = room
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-        self._handle = disk.patiently(lambda: os.open(path, flags, 0o666), path)
+        self._handle = room.retry(lambda: os.open(path, flags, 0o666), path)
         self._size = 0
         self._checksum = 0
         self._fault: OSError | None = None
         self.sink = pa.BufferedOutputStream(pa.PythonFile(self, "w"), PIECE_BYTES)
 
     def finish(self) -> None:
-        """Have all of it on the disk, and close it.
-
-        :raises OSError: not all of it came there.
-        """
+        """Part of `NewFile`."""
         self.sink.close()
         if self._fault is not None:
             raise self._fault
-        self._patiently(self._synced())
+        self._retry(self._synced())
         self._close_handle()
 
     def discard(self) -> None:
-        """Close it as it is: what pyarrow still writes is thrown away."""
+        """Part of `NewFile`."""
         self._fault = self._fault or OSError(errno.ECANCELED, "discarded", str(self._path))
         self._close_handle()
+        self._path.unlink(missing_ok=True)
 
     def write(self, data: bytes) -> int:
         """Part of what pyarrow asks of a file."""
@@ -131,17 +170,17 @@ class RetryingWriter:
             os.close(handle)
 
     def _write_some(self, data: memoryview) -> int:
-        return self._patiently(lambda: os.write(self._handle, data))
+        return self._retry(lambda: os.write(self._handle, data))
 
-    def _patiently(self, action: Callable[[], T]) -> T:
+    def _retry(self, action: Callable[[], T]) -> T:
         try:
-            return self._disk.patiently(action, self._path)
+            return self._room.retry(action, self._path)
         except OSError as error:
             self._fault = error
             raise
 
     def _synced(self) -> Callable[[], None]:
-        """An action for `_patiently`. What a failed fsync did not write, the next one counts as
+        """An action for `_retry`. What a failed fsync did not write, the next one counts as
         written: so before the next one all is written again."""
         failed = False
 
@@ -164,23 +203,15 @@ class RetryingWriter:
             raise OSError(errno.EIO, "what was written is lost")
 
 
-def write_fault(directory: Path, error: OSError) -> RunFault:
-    """What to tell of an `error` while `directory` was written: one line, with what to do."""
-    return RunFault(
-        f"writing to {directory} failed: {error}. {_advice(error)} and resume the run: finished "
-        f"parts are kept."
-    )
+def unpublished(path: Path) -> Path:
+    """The temporary name of the file that will be `path`."""
+    return path.with_name(path.name + UNPUBLISHED)
 
 
-def _is_full(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.errno in FULL
-
-
-def _advice(error: OSError) -> str:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ESTALE):
-        return "It was removed or unmounted meanwhile: bring it back"
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "Make it writable again"
-    if error.errno == errno.EFBIG:
-        return "Raise the limit on the size of files"
-    return "Make room" if _is_full(error) else "See to the disk"
+def fsync(path: Path) -> None:
+    """Return when the file or directory `path` is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
