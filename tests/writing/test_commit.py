@@ -1,7 +1,6 @@
 """The commit protocol: a kill between any two of its steps leaves all tables at one row."""
 
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from streamer.writing.parts import PartWriter
 from streamer.writing.storage.base import Storage
 from streamer.writing.storage.local import LocalStorage
 from support.killing import KillingStorage
+from support.processes import Popen
 
 SCHEMA = pa.schema([("row", pa.int64())])
 OTHERS = {1: (), 3: ("activations", "rejected")}
@@ -52,13 +52,12 @@ def write_on(storage: Storage, others: tuple[str, ...]) -> None:
 
 def die_at(step: str, folder: Path, others: tuple[str, ...]) -> int:
     """Write in a process of its own, which is killed at `step`; its exit code."""
-    tests = Path(__file__).parent
     script = (
-        f"import sys; sys.path[:0] = {[str(tests), str(tests.parent)]!r}\n"
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         f"from pathlib import Path; from test_commit import KillingStorage, write_on\n"
         f"write_on(KillingStorage(Path({str(folder)!r}), die_at={step!r}), {others!r})"
     )
-    return subprocess.run([sys.executable, "-c", script], check=False).returncode
+    return Popen([sys.executable, "-c", script]).wait()
 
 
 def steps(others: tuple[str, ...]) -> list[str]:

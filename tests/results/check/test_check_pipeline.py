@@ -1,10 +1,7 @@
 """Runs of the pipeline itself, looked over by `streamer check`."""
 
-import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -14,12 +11,9 @@ from streamer.results.check.leftovers import repair
 from streamer.results.check.report import Report
 from streamer.results.run import Run
 from support.killing import DYING
-from support.processes import GOOD
+from support.processes import GOOD, Popen
 from support.processes import run as command
 from support.runs import run_with
-
-TESTS = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])}
-"""In which `support` is found."""
 
 
 def look(run: Run) -> Report:
@@ -73,8 +67,8 @@ def test_a_run_killed_between_two_steps_of_a_commit_is_repaired_and_finished(tmp
         die_at="published rejected/part-00001.parquet",
         arguments=["run", "in.jsonl", "--out", "RUN", *arguments],
     )
-    done = subprocess.run([sys.executable, "-c", dying], cwd=tmp_path, env=TESTS, check=False)
-    assert done.returncode == -signal.SIGKILL
+    process = Popen([sys.executable, "-c", dying], cwd=tmp_path)
+    assert process.wait() == -signal.SIGKILL
     killed = check(tmp_path / "RUN", True, lambda _: None)
     assert killed.first_fault is None
     assert "is not finished (resuming goes on from here) and whole as far" in killed.verdict
