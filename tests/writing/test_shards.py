@@ -57,7 +57,8 @@ def kill_at(step: str, folder: Path, names: Names) -> None:
     """Have a process of its own write three commits, and killed at `step`."""
     script = (
         f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
-        f"from pathlib import Path; from support.killing import KillingStorage; from test_shards import Names, write_on\n"
+        f"from pathlib import Path; from support.killing import KillingStorage\n"
+        f"from test_shards import Names, write_on\n"
         f"storage = KillingStorage(Path({str(folder)!r}), die_at={step!r})\n"
         f"write_on(storage, {names!r}, 3)"
     )
