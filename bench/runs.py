@@ -12,6 +12,7 @@ import anyio
 
 from bench.model import SHAPES, BenchModel, bench_model
 from bench.options import add_data_options, contrast_records
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import in_own_thread
@@ -147,9 +148,10 @@ def loaded(worker: Worker, config: RunConfig) -> Iterator[Chunk]:
 
 def compute(worker: Worker, batches: Sequence[Batch]) -> None:
     """Run the batches, as the pipeline does."""
+    computing = FaultIsolation(worker)
     for batch in batches:
-        worker.feed(batch)
-    worker.drain()
+        computing.feed(batch)
+    computing.drain()
 
 
 def forward(worker: Worker, batches: Sequence[Batch]) -> None:

@@ -1,5 +1,6 @@
 """What the model fails on costs that record; a model, memory or device that fails costs none."""
 
+import dataclasses
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,10 +10,11 @@ import pytest
 import torch
 
 import streamer.computing.worker
-from streamer.computing.fault_isolation import HOPELESS
+from streamer.computing.fault_isolation import HOPELESS, FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
+from streamer.device.traits import TRAITS
 from streamer.errors import RunFault, UsageError
 from streamer.planning.budget import Budget
 from streamer.records import Origin, PackedTokens, Result, TokenizedRecord, Window, Work
@@ -64,15 +66,11 @@ def model(worker, monkeypatch) -> Callable[..., list[int]]:
 
 
 @pytest.fixture(params=["at once", "step by step"])
-def feeding(request, worker, monkeypatch) -> None:
+def feeding(request, monkeypatch) -> None:
     """As batches are fed on a CPU, and as on CUDA."""
 
-    def feed(batch):
-        worker._begun.append((batch, worker._steps(batch, worker.model.residuals)))
-        return worker._step()
-
     if request.param == "step by step":
-        monkeypatch.setattr(worker, "feed", feed)
+        monkeypatch.setitem(TRAITS, "cpu", dataclasses.replace(TRAITS["cpu"], runs_ahead=True))
 
 
 def assert_equal_but(run: Run, plain: Run, without: tuple[int, ...] = ()) -> None:
@@ -157,7 +155,7 @@ def test_an_error_of_the_model_does_not_lower_the_budget(worker, model):
         for n, one in enumerate(ids)
     ]
     budget = Budget(16, 4096)
-    result = worker.process(worker.batch(Window(0, 2), records))
+    result = FaultIsolation(worker).process(worker.batch(Window(0, 2), records))
     assert [len(result.records), len(result.rejections)] == [1, 1]
     for _ in range(10):
         budget.measured(result.work, 1.0)
@@ -243,9 +241,9 @@ def test_a_device_that_fails_breaks_the_run_off_at_once(tmp_path, worker, model,
 @pytest.mark.parametrize("error", [UsageError("ours"), RunFault("ours"), KeyboardInterrupt("now")])
 def test_what_is_said_to_the_user_is_no_error_of_a_record(worker, model, error):
     passes = model(lambda *_: error)
-    records = [worker._plain_record()] * 2
+    records = [worker.plain_record()] * 2
     with pytest.raises(type(error), match=str(error)):
-        worker.process(worker.batch(Window(0, 2), records))
+        FaultIsolation(worker).process(worker.batch(Window(0, 2), records))
     assert len(passes) == 1
 
 
@@ -259,12 +257,12 @@ def test_what_the_model_rejects_is_kept_back_until_something_was_measured(worker
         )
         for n, one in enumerate(ids)
     ]
-    with worker.running(lambda *_: None, lambda: None):
-        assert worker.feed(batches[0]) == []
-        results: list[Result] = worker.feed(batches[1])
-        assert [result.window.index for result in results] == [0, 1]
-        assert results[0].work == Work(faults=1)
-        assert worker.finish() == []
+    computing = FaultIsolation(worker)
+    assert computing.feed(batches[0]) == []
+    results: list[Result] = computing.feed(batches[1])
+    assert [result.window.index for result in results] == [0, 1]
+    assert results[0].work == Work(faults=1)
+    assert computing.finish() == []
 
 
 # out of memory

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
@@ -122,7 +123,7 @@ def test_once_a_batch_was_split_the_next_ones_are_smaller(worker, only_fits):
     planner.add(Chunk.of([record(row, 3, 5, 7) for row in range(120)]))
     planned, measured = [], []
     for batch in planner.cut():
-        result = worker.process(batch)
+        result = FaultIsolation(worker).process(batch)
         budget.measured(result.work, 1e-9 * result.work.distinct)
         planned.append(batch.rows.size)
         measured += [one.origin.row for one in result.records]
@@ -177,7 +178,7 @@ def test_a_record_that_never_fits_takes_nothing_from_the_batches_behind_it(
     only_fits(150)
     budget = Budget(128)
     records = [record(row, 2, 2, 2) for row in range(beside)] + [record(99, 100, 100, 100)]
-    result = worker.process(worker.batch(Window(0, len(records)), records))
+    result = FaultIsolation(worker).process(worker.batch(Window(0, len(records)), records))
     assert [rejected.origin.row for rejected in result.rejections] == [99]
     assert len(result.records) == beside
     budget.measured(result.work, 1.0)
@@ -197,6 +198,7 @@ import numpy as np, torch
 torch.set_num_threads(1)
 from streamer.config import RunConfig
 from streamer.records import Origin, TokenizedRecord, Window
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 
 worker = load_worker(RunConfig(device="cpu"), "text")
@@ -212,7 +214,7 @@ few = worker.process(worker.batch(window, records[:16]))
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 2**26
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-all = worker.process(batch)
+all = FaultIsolation(worker).process(batch)
 assert not few.work.splits and all.work.splits, all.work
 assert len(all.records) == len(records) and not all.rejections
 assert [one.id for one in all.records] == [one.id for one in records]

@@ -6,6 +6,7 @@ import anyio
 import pytest
 
 import streamer
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.concurrency.queues import Queue
@@ -51,18 +52,18 @@ def test_a_thread_that_asks_the_loop_only_after_its_stage_was_cancelled_does_not
 def test_the_thread_that_loads_is_gone_while_another_computes(tmp_path, monkeypatch):
     """Or OpenMP would have more threads than cores, which sleep whenever they wait."""
     loaded_in, lives = [], []
-    feed = Worker.feed
+    feed = FaultIsolation.feed
 
     def load(*arguments) -> Worker:
         loaded_in.append(threading.current_thread())
         return load_worker(*arguments)
 
-    def look(worker: Worker, batch: Batch) -> list[Result]:
+    def look(computing: FaultIsolation, batch: Batch) -> list[Result]:
         lives.append(loaded_in[0].is_alive())
-        return feed(worker, batch)
+        return feed(computing, batch)
 
     monkeypatch.setattr("streamer.running.run.load_worker", load)
-    monkeypatch.setattr(Worker, "feed", look)
+    monkeypatch.setattr(FaultIsolation, "feed", look)
     streamer.run(RunConfig(limit=3, out=tmp_path / "RUN", progress="none"))
     assert lives
     assert not any(lives)

@@ -21,6 +21,7 @@ import pytest
 from rich.console import Console
 
 from streamer.commands.watch import OLD_SECONDS, Watched, show_until_over
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.monitoring.status import StatusFile, read_status
@@ -296,13 +297,12 @@ def test_names_that_are_not_unicode_are_told_as_far_as_they_are(tmp_path):
 
 
 def test_the_status_of_a_run_that_failed_has_the_cause(tmp_path, embedded_worker, monkeypatch):
-    def broken(_):
+    def broken(*_):
         raise ValueError("a stage broke")
 
-    worker = embedded_worker("contrast")
-    monkeypatch.setattr(worker, "feed", broken)
+    monkeypatch.setattr(FaultIsolation, "feed", broken)
     with pytest.raises(RunFault):
-        run_with(worker, out=tmp_path / "RUN")
+        run_with(embedded_worker("contrast"), out=tmp_path / "RUN")
     sign, now = read_status(tmp_path / "RUN")
     assert sign.status == "failed"
     assert now.note == "ValueError: a stage broke"

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from tokenizers import Regex, normalizers
 
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.loading.loader import Loader
@@ -99,9 +100,7 @@ def test_memory_that_runs_out_in_the_tokenizer_is_no_fault_of_the_text(
 # stages that break
 
 
-def break_stage(
-    stage: str, worker: Instant, monkeypatch: pytest.MonkeyPatch, after: int = 4
-) -> None:
+def break_stage(stage: str, monkeypatch: pytest.MonkeyPatch, after: int = 4) -> None:
     """Let `stage` raise, with two lines to say, after so many calls."""
     calls = iter(range(1000))
 
@@ -116,7 +115,7 @@ def break_stage(
     owner, name = {
         "load": (Loader, "next_chunk"),
         "plan": (Planner, "_first_batch"),
-        "compute": (worker, "feed"),
+        "compute": (FaultIsolation, "feed"),
         "write": (Writer, "add"),
     }[stage]
     monkeypatch.setattr(owner, name, breaks(getattr(owner, name)))
@@ -126,7 +125,7 @@ def break_stage(
 def test_a_stage_that_breaks_ends_the_run_with_one_line_and_keeps_what_is_finished(
     tmp_path, worker, monkeypatch, stage
 ):
-    break_stage(stage, worker, monkeypatch)
+    break_stage(stage, monkeypatch)
     with pytest.raises(RunFault, match=r"broke off: ArrowInvalid: broken\. Finished") as raised:
         run_with(worker, **inputs(tmp_path, 500), window=16, batch_size=16, part_rows=16)
     assert "\n" not in str(raised.value)
@@ -140,11 +139,11 @@ def test_a_stage_that_breaks_ends_the_run_with_one_line_and_keeps_what_is_finish
 
 
 def test_a_stage_that_breaks_ends_the_run_though_a_pipe_is_silent(tmp_path, worker, monkeypatch):
-    break_stage("write", worker, monkeypatch, after=1)
+    break_stage("write", monkeypatch, after=1)
     pipe, begun, ended = tmp_path / "in.jsonl", threading.Event(), threading.Event()
     os.mkfifo(pipe)
-    compute = worker.feed
-    monkeypatch.setattr(worker, "feed", lambda batch: (begun.set(), compute(batch))[1])
+    launch = worker.launch
+    monkeypatch.setattr(worker, "launch", lambda batch: (begun.set(), launch(batch))[1])
 
     def feed() -> None:
         with pipe.open("w") as file:

@@ -92,13 +92,13 @@ def test_a_deterministic_runs_batches_do_not_depend_on_time(
 ):
     """As a slow start or a slow reader would have it: the device stands idle all the time."""
     sizes: list[list[int]] = []
-    feed = deterministic_worker.feed
+    launch = deterministic_worker.launch
 
     def look(batch):
         sizes[-1].append(len(batch.records))
-        return feed(batch)
+        return launch(batch)
 
-    monkeypatch.setattr(deterministic_worker, "feed", look)
+    monkeypatch.setattr(deterministic_worker, "launch", look)
     monkeypatch.setattr("streamer.loading.loader.CHUNK_RECORDS", 8)
     for idle in (0.0, 1.0):
         sizes.append([])

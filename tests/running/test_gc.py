@@ -11,8 +11,13 @@ from support.runs import run_with
 
 def test_objects_are_frozen_while_a_run_goes_on(embedded_worker, tmp_path, monkeypatch):
     worker, kept = embedded_worker("contrast"), []
-    feed = worker.feed
-    monkeypatch.setattr(worker, "feed", lambda b: (kept.append(gc.get_freeze_count()), feed(b))[1])
+    launch = worker.launch
+
+    def look(batch):
+        kept.append(gc.get_freeze_count())
+        return launch(batch)
+
+    monkeypatch.setattr(worker, "launch", look)
     run_with(worker, out=tmp_path / "RUN", limit=8)
     assert min(kept) > 10_000
     assert gc.get_freeze_count() == 0
@@ -24,7 +29,7 @@ def test_objects_are_thawed_when_a_run_breaks_off(embedded_worker, tmp_path, mon
     def break_off(_):
         raise RunFault("broken")
 
-    monkeypatch.setattr(worker, "feed", break_off)
+    monkeypatch.setattr(worker, "launch", break_off)
     with pytest.raises(RunFault):
         run_with(worker, out=tmp_path / "RUN", limit=8)
     assert gc.get_freeze_count() == 0

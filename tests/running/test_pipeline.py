@@ -8,10 +8,12 @@ import time
 import anyio
 import pytest
 
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.queues import Queue
 from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.loading.loader import CHUNK_RECORDS
+from streamer.records import Batch, Result
 from streamer.results.run import open_run
 from streamer.running.pipeline import AHEAD, WAITING
 from streamer.running.prepare import Prepared, prepare
@@ -140,8 +142,15 @@ def test_what_is_here_is_measured_though_more_may_come(tmp_path, worker):
     assert run.table("metrics")["row"].to_pylist() == [0, 1, 2]
 
 
-def test_a_stage_that_breaks_ends_the_run_and_keeps_finished_parts(tmp_path, worker):
-    worker.fail_at = 900
+def test_a_stage_that_breaks_ends_the_run_and_keeps_finished_parts(tmp_path, worker, monkeypatch):
+    feed = FaultIsolation.feed
+
+    def broken(computing: FaultIsolation, batch: Batch) -> list[Result]:
+        if any(record.origin.row == 900 for record in batch.records):
+            raise ValueError("a stage broke")
+        return feed(computing, batch)
+
+    monkeypatch.setattr(FaultIsolation, "feed", broken)
     with pytest.raises(RunFault, match="ValueError: a stage broke"):
         run_with(
             worker,

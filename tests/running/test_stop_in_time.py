@@ -38,7 +38,7 @@ main(["run", "in.jsonl", "--out", "RUN", "--deterministic",
 PLACES = {
     "load": ("streamer.loading.loader", "Loader", "next_chunk", 2),
     "plan": ("streamer.planning.planner", "Planner", "_first_batch", 4),
-    "compute": ("streamer.computing.worker", "Worker", "feed", 4),
+    "compute": ("streamer.computing.fault_isolation", "FaultIsolation", "feed", 4),
     "write": ("streamer.writing.writer", "Writer", "add", 4),
     "log": ("streamer.writing.event_log", "LogFile", "emit", 1),
     "close": ("streamer.writing.directory", "RunDirectory", "close", 0),

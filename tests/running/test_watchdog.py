@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 import streamer.concurrency.threads
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.threads import a_thread_hangs
 from streamer.errors import RunFault, UsageError
 from streamer.loading.loader import Loader
@@ -32,7 +33,7 @@ from support.runs import run_with
 PLACES = {
     "load": (Loader, "next_chunk"),
     "plan": (Planner, "_first_batch"),
-    "compute": (Instant, "feed"),
+    "compute": (FaultIsolation, "feed"),
     "write": (Writer, "add"),
 }
 
@@ -176,8 +177,8 @@ def test_a_batch_that_is_split_shows_progress_with_every_part(embedded_worker, m
     from streamer.records import Window
     from support.measured import record
 
-    with worker.running(lambda *_: None, lambda: beats.append(1)):
-        worker.process(worker.batch(Window(0, 4), [record(row, 2, 2, 2) for row in range(4)]))
+    computing = FaultIsolation(worker, on_progress=lambda: beats.append(1))
+    computing.process(worker.batch(Window(0, 4), [record(row, 2, 2, 2) for row in range(4)]))
     assert len(beats) == 7
 
 
@@ -251,13 +252,13 @@ def test_time_in_which_the_process_was_suspended_does_not_count(monkeypatch):
 
 COMMAND = """
 import sys, threading
-from streamer.computing.worker import Worker
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.commands.cli import main
 
 def hang_here(self, batch):
     threading.Event().wait()
 
-Worker.feed = hang_here
+FaultIsolation.feed = hang_here
 main(sys.argv[1:])
 """
 

@@ -6,32 +6,32 @@ from pathlib import Path
 
 import numpy as np
 
+from streamer.computing.worker import InFlight, Worker
 from streamer.records import Batch, Result, Work
 from support.processes import GOOD
 
 
-class Instant:
+class Instant(Worker):
     """The embedded worker but for the model: every number is the record's row."""
 
-    def __init__(self, worker, fail_at: int | None = None, delay: float = 0.0) -> None:
-        self.worker = worker
-        self.fail_at = fail_at
-        self.delay = delay
+    def __init__(self, worker: Worker) -> None:
+        self.__dict__.update(worker.__dict__)
+        self.delay = 0.0
+        """Seconds that a batch takes."""
         self.threads: set[int] = set()
         self.worked = threading.Event()
 
-    def __getattr__(self, name):
-        return getattr(self.worker, name)
-
-    def feed(self, batch: Batch) -> list[Result]:
+    def launch(self, batch: Batch) -> InFlight:
         self.threads.add(threading.get_ident())
         self.worked.set()
         time.sleep(self.delay)
+        return InFlight(batch)
+
+    def collect(self, in_flight: InFlight) -> Result:
+        batch = in_flight.batch
         rows = np.array([record.origin.row for record in batch.records], dtype=float)
-        if self.fail_at in rows:
-            raise ValueError("a stage broke")
-        values = np.repeat(rows[:, None], len(self.worker.columns), axis=1) % 4
-        return [Result(batch.window, batch.records, values, batch.rejections, Work())]
+        values = np.repeat(rows[:, None], len(self.columns), axis=1) % 4
+        return Result(batch.window, batch.records, values, batch.rejections, Work())
 
 
 def many(folder: Path, count: int) -> str:

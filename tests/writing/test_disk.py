@@ -24,7 +24,7 @@ import pytest
 
 import streamer
 from streamer import embedded
-from streamer.computing.worker import Worker
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.retry import RetryPolicy
 from streamer.errors import RunFault
 from streamer.loading import retrying
@@ -280,7 +280,7 @@ def test_a_writer_that_fails_while_the_device_computes_ends_the_run(
     tmp_path, monkeypatch, embedded_worker
 ):
     failed = threading.Event()
-    add, feed = Writer.add, Worker.feed
+    add, feed = Writer.add, FaultIsolation.feed
 
     def fail(self: Writer, result: Result) -> None:
         shutil.rmtree(tmp_path / "RUN")
@@ -289,14 +289,14 @@ def test_a_writer_that_fails_while_the_device_computes_ends_the_run(
         finally:
             failed.set()
 
-    def feed_later(self: Worker, batch: Batch) -> list[Result]:
+    def feed_later(self: FaultIsolation, batch: Batch) -> list[Result]:
         if batch.window.index:  # until all other stages have ended
             failed.wait(30)
             time.sleep(0.5)
         return feed(self, batch)
 
     monkeypatch.setattr(Writer, "add", fail)
-    monkeypatch.setattr(Worker, "feed", feed_later)
+    monkeypatch.setattr(FaultIsolation, "feed", feed_later)
     (tmp_path / "in.jsonl").write_bytes(b"".join(records()[:SMALL]))
     faults: list[BaseException] = []
 

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from streamer.commands.sample import Sample, take_sample
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.device.settings import in_use
 from streamer.errors import UsageError
@@ -168,11 +169,11 @@ def _alone(sample: Sample) -> Table2D:
 
 
 def _batched(sample: Sample, config: RunConfig) -> Table2D:
-    worker = sample.worker
+    computing = FaultIsolation(sample.worker)
     budget = Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
-    planner = Planner(worker.packing, budget, len(sample.records), 2**62)
+    planner = Planner(sample.worker.packing, budget, len(sample.records), 2**62)
     planner.add(Chunk.of(sample.records))
-    return _in_order(sample, [worker.process(batch) for batch in planner.cut()])
+    return _in_order(sample, [computing.process(batch) for batch in planner.cut()])
 
 
 def _in_order(sample: Sample, results: Sequence[Result]) -> Table2D:

@@ -14,6 +14,7 @@ from rich.table import Table
 from tomlkit.exceptions import TOMLKitError
 
 from streamer.commands.sample import Sample, take_sample
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.device.memory import PeakMemory
 from streamer.device.settings import in_use
@@ -77,17 +78,17 @@ def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> lis
     """A trial for each size. All are run in turns, so that what else the machine does falls on all
     alike. In the first turn the memory is watched, and nothing timed: it warms up."""
     batches = {size: _batches(sample, key, size) for size in sizes}
-    worker = sample.worker
-    worker.process(batches[sizes[-1]][0])  # so that what is made once counts for none
+    computing = FaultIsolation(sample.worker)
+    computing.process(batches[sizes[-1]][0])  # so that what is made once counts for none
 
     def run(size: int) -> None:
         for batch in batches[size]:
-            worker.feed(batch)
-        worker.drain()
+            computing.feed(batch)
+        computing.drain()
 
     peaks, seconds = {}, {size: list[float]() for size in sizes}
     for size in sizes:
-        with PeakMemory(worker.model.device) as peak:
+        with PeakMemory(sample.worker.model.device) as peak:
             run(size)
         peaks[size] = peak.bytes
     for _ in range(repeats):

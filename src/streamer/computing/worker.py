@@ -1,10 +1,7 @@
 """One device at work: a batch of token ids in, a table of numbers out."""
 
-import contextlib
-import weakref
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -12,15 +9,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from streamer.computing.fault_isolation import (
-    NOT_FINITE,
-    Failure,
-    FaultIsolation,
-    Log,
-    failure_of,
-    nobody,
-    reject,
-)
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
@@ -34,7 +22,6 @@ from streamer.records import (
     Batch,
     Column,
     Origin,
-    PackedTokens,
     Rejection,
     Result,
     TokenizedRecord,
@@ -44,11 +31,36 @@ from streamer.records import (
 from streamer.tables.metrics import Activations, Family, Layout, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
 
-Steps: TypeAlias = Generator[None, None, Result]
+NOT_FINITE = "the model's residual is not finite, in float32 either"
+
+
+@dataclass(slots=True)
+class InFlight:
+    """A batch that is on its way through the device: launched, then measured, then collected.
+
+    Each step leaves here what the next one needs, and lets go of the tensors that none needs.
+    """
+
+    batch: Batch
+    encoded: Encoded | None = None
+    """From launch to measure."""
+    counts_and_finite: ToHost | None = None
+    """[layer + 1, passage], from launch to measure: see `Encoded.counts_and_finite`."""
+    finite: Sequence[int] = field(default_factory=tuple)
+    """[passage], from measure on: whether its residual is finite."""
+    reruns: int = 0
+    """Passages that were run again by themselves in float32."""
+    table: ToHost | None = None
+    """[record, column], from measure on."""
+    is_measured: bool = False
 
 
 class Worker:
-    """Owns a device: the model, the SAEs and the noise pool on it. Used from one thread."""
+    """Owns a device: the model, the SAEs and the noise pool on it. Used from one thread.
+
+    A batch takes three steps: `launch`, `measure`, `collect`. None knows what to do about a batch
+    that the model fails on, or that does not fit the memory: `FaultIsolation` does.
+    """
 
     def __init__(
         self,
@@ -73,16 +85,6 @@ class Worker:
         layers = tuple(sae.layer for sae in saes)
         layout = Layout(layers, self.passages, tuple(sae.W_dec.shape[0] for sae in saes))
         self.columns: tuple[Column, ...] = columns_of(families, layout)
-        self._begun: deque[tuple[Batch, Steps]] = deque()
-        me = weakref.proxy(self)  # else a circle would keep the model in memory
-        self.splitter = FaultIsolation(
-            lambda batch: _to_the_end(me._steps(batch, me.model.residuals)),
-            lambda window, records, ridden: Batch(window, records, ridden, packing.pack(records)),
-            model.device,
-            self._plain_record(),
-            len(self.columns),
-        )
-        """Runs what the model fails on in halves."""
 
     def batch(
         self,
@@ -93,130 +95,94 @@ class Worker:
         """`records`, packed for this worker."""
         return Batch(window, tuple(records), rejections, self.packing.pack(records))
 
-    @contextlib.contextmanager
-    def running(self, log: Log, on_progress: Callable[[], None]) -> Iterator[None]:
-        """A run: nothing of it is left behind, however it ends. `log` hears of batches that
-        are split, and `on_progress` is called whenever something was run."""
-        self.splitter.begin(log, on_progress)
-        try:
-            yield
-        finally:
-            self._begun.clear()
-            self.splitter.begin(nobody, nobody)
+    def launch(self, batch: Batch) -> InFlight:
+        """Let the device run `batch` through the model and the SAEs; does not wait for it.
+
+        Raises whatever the model and the device raise, as do the other steps.
+        """
+        if batch.rows is None:
+            return InFlight(batch)
+        with torch.inference_mode():
+            return self._encode(batch, self.model.residuals(batch.rows))
+
+    def measure(self, in_flight: InFlight) -> None:
+        """Wait until it is encoded, and let the device compute its metrics.
+
+        Their shapes depend on how many features are active. Passages whose residual is not finite
+        are run again before, by themselves and in float32, and waited for.
+        """
+        encoded, counts_and_finite = in_flight.encoded, in_flight.counts_and_finite
+        in_flight.encoded = in_flight.counts_and_finite = None
+        in_flight.is_measured = True
+        if encoded is None or counts_and_finite is None:
+            return
+        with torch.inference_mode():
+            *counts, finite = counts_and_finite.wait().tolist()
+            lost = [index for index, ok in enumerate(finite) if not ok]
+            if lost:
+                self._rerun(in_flight.batch, lost, encoded)
+                *counts, finite = encoded.counts_and_finite().tolist()
+            activations = self._activations(encoded, counts)
+            in_flight.table = ToHost(compute(self._families, self.columns, activations))
+        in_flight.finite, in_flight.reruns = finite, len(lost)
+
+    def collect(self, in_flight: InFlight) -> Result:
+        """Wait for its metrics; what came of it. Records whose residual is not finite in float32
+        either are rejected."""
+        batch, rows = in_flight.batch, in_flight.batch.rows
+        if in_flight.table is None or rows is None:
+            return self.no_result(batch.window, batch.rejections)
+        values = in_flight.table.wait().numpy()
+        finite = np.array(in_flight.finite, dtype=bool).reshape(len(batch.records), -1)
+        good: npt.NDArray[np.bool_] = np.logical_and.reduce(finite, axis=1)
+        kept = tuple(one for one, ok in zip(batch.records, good, strict=True) if ok)
+        lost = (one for one, ok in zip(batch.records, good, strict=True) if not ok)
+        rejections = (*batch.rejections, *(reject(record, NOT_FINITE) for record in lost))
+        tokens = sum(len(ids) for record in batch.records for ids in record.tokens)
+        work = Work(tokens, rows.count, rows.size, in_flight.reruns, largest=rows.size)
+        return Result(batch.window, kept, values[good], rejections, work)
 
     def process(self, batch: Batch) -> Result:
-        """The numbers of every record of `batch`, now.
-
-        What does not fit the memory, and what the model raises an error on, is split and run again,
-        down to single records. A record that fails alone, or whose residual is not finite in
-        float32 either, is rejected.
-
-        :raises RunFault: the model, the memory or the device fails, whatever the record.
-        """
-        return self.splitter.attempt(batch)
+        """All three steps, one after the other; waits for the device."""
+        in_flight = self.launch(batch)
+        self.measure(in_flight)
+        return self.collect(in_flight)
 
     def alone(self, record: TokenizedRecord) -> Result:
-        """The numbers of `record`, each passage run by itself: what batches must agree with."""
-
-        def one_at_a_time(_: PackedTokens) -> Float[Tensor, "layer passage width"]:
-            found = [
-                self.model.residuals(Packing("none", 1).pack_passages([ids]))
-                for ids in record.tokens
-            ]
-            return torch.cat(found, dim=1)
-
-        return _to_the_end(self._steps(self.batch(Window(0, 1), [record]), one_at_a_time))
-
-    def feed(self, batch: Batch) -> list[Result]:
-        """Begin `batch`; the results that are there by now, of this or earlier batches.
-
-        On CUDA the device is given the next batch before the last one is waited for.
-        """
-        if not traits_of(self.model.device).runs_ahead:
-            return self.splitter.told([self.process(batch)])
-        self._begun.append((batch, self._steps(batch, self.model.residuals)))
-        return self._step()
-
-    def drain(self) -> list[Result]:
-        """The results of all that was begun."""
-        results = []
-        while self._begun:
-            results += self._step()
-        return results
-
-    def finish(self) -> list[Result]:
-        """The last results, when no more batches come.
-
-        :raises RunFault: none of them could be measured, and not because of the records.
-        """
-        return self.drain() + self.splitter.last()
-
-    def _step(self) -> list[Result]:
-        """Take every batch a step further, the newest first, so that the device has work while the
-        oldest is waited for."""
-        results: list[Result] = []
-        left: deque[tuple[Batch, Steps]] = deque()
-        failed: list[tuple[Batch, Failure]] = []
-        for batch, steps in reversed(self._begun):
-            try:
-                next(steps)
-                left.appendleft((batch, steps))
-            except StopIteration as done:
-                results.append(self.splitter.passed(batch, done.value))
-            except Exception as error:
-                failed.append((batch, failure_of(error)))
-        self._begun = left
-        results += [self.splitter.rescue(batch, failure) for batch, failure in failed]
-        return self.splitter.told(results)
-
-    @property
-    def _no_values(self) -> npt.NDArray[np.float64]:
-        return np.empty((0, len(self.columns)))
-
-    def _steps(self, batch: Batch, residuals: Callable[[PackedTokens], Tensor]) -> Steps:
-        """Three steps: run the model and the SAEs and ask how many features are active; compute the
-        metrics, whose shapes depend on that; read them."""
-        records, rows = batch.records, batch.rows
-        if rows is None:
-            return Result(batch.window, (), self._no_values, batch.rejections, Work())
+        """The numbers of `record`, each passage run by itself: what batches must agree with. Waits
+        for the device."""
+        one_by_one = Packing("none", 1)
         with torch.inference_mode():
-            noise = self._noise_of(records)
-            encoded = encode(self.saes, residuals(rows), noise)
-            told = ToHost(encoded.counts_and_finite())
-        yield
-        with torch.inference_mode():
-            *counts, finite = told.wait().tolist()
-            lost = [place for place, ok in enumerate(finite) if not ok]
-            if lost:
-                passages = [ids for record in records for ids in record.tokens]
-                residual = self.model.residuals_apart([passages[place] for place in lost])
-                encoded.replace(lost, encode(self.saes, residual, noise[lost]))
-                *counts, finite = encoded.counts_and_finite().tolist()
-            table = ToHost(
-                compute(self._families, self.columns, self._activations(encoded, counts))
-            )
-        yield
-        values = table.wait().numpy()
-        good: npt.NDArray[np.bool_] = np.array(finite, dtype=bool).reshape(len(records), -1)
-        good = np.logical_and.reduce(good, axis=1)
-        overflown = [
-            reject(record, NOT_FINITE.text)
-            for record, ok in zip(records, good, strict=True)
-            if not ok
-        ]
-        kept = tuple(record for record, ok in zip(records, good, strict=True) if ok)
-        tokens = sum(len(ids) for record in records for ids in record.tokens)
-        work = Work(tokens, rows.count, rows.size, len(lost), largest=rows.size)
-        return Result(batch.window, kept, values[good], (*batch.rejections, *overflown), work)
+            found = [self.model.residuals(one_by_one.pack_passages([ids])) for ids in record.tokens]
+            in_flight = self._encode(self.batch(Window(0, 1), [record]), torch.cat(found, dim=1))
+        self.measure(in_flight)
+        return self.collect(in_flight)
 
-    def _plain_record(self) -> TokenizedRecord:
+    def no_result(
+        self, window: Window, rejections: tuple[Rejection, ...], work: Work | None = None
+    ) -> Result:
+        """What comes of a batch of which no record was measured."""
+        return Result(window, (), np.empty((0, len(self.columns))), rejections, work or Work())
+
+    def plain_record(self) -> TokenizedRecord:
         """One that has nothing about it that a model could fail on."""
         ids = np.arange(1, 5, dtype=np.int32)
         if self.bos_id is not None:
             ids[0] = self.bos_id
         return TokenizedRecord(Origin(0, "", 0, 0, 0), b"", "", (), (ids,) * len(self.passages))
 
-    def _noise_of(self, records: Sequence[TokenizedRecord]) -> Float[Tensor, "passage width"]:
+    def _encode(self, batch: Batch, residual: Float[Tensor, "layer passage d_model"]) -> InFlight:
+        encoded = encode(self.saes, residual, self._noise_of(batch.records))
+        return InFlight(batch, encoded, ToHost(encoded.counts_and_finite()))
+
+    def _rerun(self, batch: Batch, lost: Sequence[int], encoded: Encoded) -> None:
+        """Run the passages at the indices `lost` again, into `encoded`."""
+        passages = [ids for record in batch.records for ids in record.tokens]
+        residual = self.model.residuals_apart([passages[index] for index in lost])
+        noise = self._noise_of(batch.records)[lost]
+        encoded.replace(lost, encode(self.saes, residual, noise))
+
+    def _noise_of(self, records: Sequence[TokenizedRecord]) -> Float[Tensor, "passage d_model"]:
         """A record's noise, for each of its passages."""
         vectors = self._noise.vectors([record.key for record in records])
         return vectors.repeat_interleave(len(self.passages), dim=0)
@@ -248,10 +214,6 @@ class Worker:
         return Activations(self.passages, layers, by_record(encoded.noisy))
 
 
-def _to_the_end(steps: Steps) -> Result:
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            result: Result = done.value
-            return result
+def reject(record: TokenizedRecord, reason: str) -> Rejection:
+    """`record`, rejected."""
+    return Rejection(record.origin, reason, record.raw, len(record.raw))

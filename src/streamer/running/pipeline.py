@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pyarrow as pa
 
-from streamer.computing.worker import Worker
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.queues import Queue
 from streamer.concurrency.threads import Threads, in_loop
 from streamer.device.pick import owned_by_this_thread
@@ -43,7 +43,7 @@ class Stages:
     loader: Loader
     tokenizing: Tokenizing
     planner: Planner
-    worker: Worker
+    computing: FaultIsolation
     writer: Writer
     threads: Threads
     """In which they do it."""
@@ -148,7 +148,7 @@ async def _compute(
     counters: Counters,
     on_result: Callable[[Result], None],
 ) -> None:
-    worker, budget = stages.worker, stages.planner.budget
+    computing, budget = stages.computing, stages.planner.budget
 
     def compute(work: Callable[[], Sequence[Result]]) -> None:
         with counters.busy("compute") as clock:
@@ -162,13 +162,13 @@ async def _compute(
             in_loop(partial(results.send, result))
 
     def feed(batch: Batch) -> Sequence[Result]:
-        done = worker.feed(batch)
+        done = computing.feed(batch)
         if batches.is_empty:  # nothing to do beside waiting for the device
-            done += worker.drain()
+            done += computing.drain()
         return done
 
     def own_the_device() -> None:
-        with owned_by_this_thread(worker.model.device):
+        with owned_by_this_thread(computing.device):
             while True:
                 try:
                     batch = in_loop(batches.receive)
@@ -177,7 +177,7 @@ async def _compute(
                 if stages.loader.overdue:  # left for another time, too
                     continue
                 compute(partial(feed, batch))
-            compute(worker.finish)
+            compute(computing.finish)
 
     with results:
         await stages.threads.run("compute", own_the_device)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import anyio
 
+from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.starting_budget import budget_for
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import Threads, finished_within, in_thread
@@ -139,16 +140,16 @@ class Session:
             worker.model.context,
             prepared.config.too_long,
         )
-        stages = Stages(loader, tokenizing, self._planner, worker, writer, self._threads)
+        computing = FaultIsolation(worker, self._log, partial(counters.beat, "compute"))
+        stages = Stages(loader, tokenizing, self._planner, computing, writer, self._threads)
         async with drain_deadline(loader.stopped, self._threads):
-            with worker.running(self._log, partial(counters.beat, "compute")):
-                await stream(
-                    stages,
-                    self._queues,
-                    counters,
-                    self._reporter.incidents.take,
-                    self._means.add,
-                )
+            await stream(
+                stages,
+                self._queues,
+                counters,
+                self._reporter.incidents.take,
+                self._means.add,
+            )
         self._seconds = counters.seconds
 
     async def close(self) -> None:
