@@ -56,8 +56,8 @@ def test_tune_tries_token_budgets_too(loaded, tmp_path, capsys):
 def test_a_trial_runs_all_records_in_batches_of_its_size(loaded, monkeypatch):
     sample = take_sample(RunConfig(), 6)
     ran: list[int] = []
-    process = loaded.process
-    monkeypatch.setattr(loaded, "process", lambda b: ran.append(len(b.records)) or process(b))
+    launch = loaded.launch
+    monkeypatch.setattr(loaded, "launch", lambda b: ran.append(len(b.records)) or launch(b))
     trials = measure(sample, "batch_size", [1, 4], repeats=2)
     assert [trial.size for trial in trials] == [1, 4]
     assert ran[1:] == 3 * [*6 * [1], 4, 2]  # a turn for memory, two for time
