@@ -10,20 +10,20 @@ numbers that are written are random.
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from bench.report import report
 from bench.runs import Setup, batches_of, loaded, run_parser, set_up, write_sample
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
 from streamer.planning.budget import Budget
-from streamer.records import Result, Work
-from streamer.tables.metrics.table import metrics_schema
-from streamer.writing.commit import Checkpoint
+from streamer.records import Batch, Result, Work
+from streamer.writing.commit import Checkpoint, WrittenTable
 from streamer.writing.storage.local import LocalStorage
 from streamer.writing.writer import Writer
 
@@ -66,31 +66,30 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
     chunks = timed("load", lambda: list(loaded(worker, config)))
     batches = timed("plan", lambda: batches_of(chunks, config, Budget(TOKENS), worker.packing))
     random = np.random.default_rng(0)
-    results = [
-        Result(
-            batch.window,
-            batch.records,
-            random.random((len(batch.records), len(worker.columns))),
-            (),
-            Work(),
-        )
-        for batch in batches
-    ]
-    timed("write", lambda: _write(worker, config, out, results))
+    numbers = [random.random((len(batch.records), len(worker.columns))) for batch in batches]
+    timed("write", lambda: _write(worker, config, out, zip(batches, numbers, strict=True)))
     return taken
 
 
-def _write(worker: Worker, config: RunConfig, out: Path, results: Sequence[Result]) -> None:
+def _write(
+    worker: Worker,
+    config: RunConfig,
+    out: Path,
+    measured: Iterable[tuple[Batch, npt.NDArray[np.float64]]],
+) -> None:
+    """Make rows, as the compute stage does, and write them."""
+    tables = worker.tables
     writer = Writer(
         LocalStorage(out),
         config,
-        metrics_schema(config.carry, worker.passages, worker.columns),
-        columns=worker.columns,
+        [WrittenTable(one.name, tables.rows[one.name].schema, one.leads) for one in tables.tables],
         on_part=lambda *_: None,
         begin=Checkpoint(),
     )
-    for result in results:
-        writer.add(result)
+    for batch, values in measured:
+        taken = dict.fromkeys(tables.rows, (values,))
+        rows = tables.made(batch.records, taken, (), ())
+        writer.add(Result(batch.window, batch.records, rows, (), Work()))
     writer.close()
 
 

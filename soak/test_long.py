@@ -74,7 +74,7 @@ def test_a_day_in_miniature(tmp_path):
         watch = Watch(psutil.Process(process.pid))
         last = session == SESSIONS - 1
         goal = COUNT if last else (known + upto) // 2
-        while read_checkpoint(LocalStorage(out)).row < goal:
+        while read_checkpoint(LocalStorage(out), "metrics").row < goal:
             time.sleep(0.25)
             watch.look()
         feeder.join()

@@ -6,19 +6,20 @@ run = streamer.run(streamer.RunConfig(paths=["records.jsonl"], out="RUN"))
 run.table("metrics").to_pandas()
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from streamer._version import __version__
 from streamer.config import RunConfig, load_config
 from streamer.errors import RunFault, StreamerError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from streamer.results.run import Run
     from streamer.results.summary import Summary
     from streamer.running.prepare import Prepared
-    from streamer.tables.metrics import Family
+    from streamer.tables import Table
 
 __all__ = [
     "RunConfig",
@@ -32,11 +33,11 @@ __all__ = [
 ]
 
 
-def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run":
+def run(config: RunConfig, tables: "Sequence[Table] | None" = None) -> "Run":
     """Process everything `config` names and return the finished run; go on with one that is begun.
 
-    `families` are the metrics to compute, by default `streamer.tables.metrics.FAMILIES`. Works in a
-    notebook too. Shows the same progress as the command; `progress="none"` for silence.
+    `tables` are what it puts out, by default `streamer.tables.TABLES`. Works in a notebook too.
+    Shows the same progress as the command; `progress="none"` for silence.
 
     :raises UsageError: something in `config` cannot be had.
     :raises RunFault: the run broke off.
@@ -47,33 +48,34 @@ def run(config: RunConfig, families: "tuple[Family, ...] | None" = None) -> "Run
     from streamer.monitoring.display import progress_on  # noqa: PLC0415
     from streamer.monitoring.screen import Screen  # noqa: PLC0415
     from streamer.running.prepare import prepare  # noqa: PLC0415
+    from streamer.tables import TABLES  # noqa: PLC0415
 
     with Screen(Console(), config.progress) as screen:
-        prepared = prepare(config, progress=progress_on(screen))
+        prepared = prepare(
+            config, progress=progress_on(screen), tables=TABLES if tables is None else tables
+        )
         if prepared.is_finished:
             return open_run(prepared.out)
-        summary = _run(prepared, families)
+        summary = _run(prepared)
     if summary.signal is not None:
         raise KeyboardInterrupt(f"stopped; what was measured is in {prepared.out}")
     return open_run(prepared.out)
 
 
-def _run(prepared: "Prepared", families: "tuple[Family, ...] | None") -> "Summary":
+def _run(prepared: "Prepared") -> "Summary":
     import asyncio  # noqa: PLC0415
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     import anyio  # noqa: PLC0415
 
     from streamer.running.run import run as run_prepared  # noqa: PLC0415
-    from streamer.tables.metrics import FAMILIES  # noqa: PLC0415
 
-    arguments: tuple[Any, ...] = (prepared, FAMILIES if families is None else families)
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return anyio.run(run_prepared, *arguments)
+        return anyio.run(run_prepared, prepared)
     with ThreadPoolExecutor(1) as thread:  # a notebook's loop is running: run in another thread's
-        running = thread.submit(anyio.run, run_prepared, *arguments)
+        running = thread.submit(anyio.run, run_prepared, prepared)
         try:
             return running.result()
         except BaseException:

@@ -5,12 +5,13 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
 """
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from streamer.config import Kind
 
@@ -176,17 +177,6 @@ class Rejection:
 
 
 Loaded: TypeAlias = TokenizedRecord | Rejection
-ColumnType: TypeAlias = Literal["float32", "int32", "category"]
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of measurements."""
-
-    name: str
-    type: ColumnType = "float32"
-    categories: tuple[str, ...] = ()
-    """What the values 0, 1, … of a category column stand for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,8 +282,8 @@ class Result:
 
     window: Window
     records: tuple[TokenizedRecord, ...]
-    values: npt.NDArray[np.floating]
-    """[record, column], in the order of the analysis' columns; NaN where a metric is undefined."""
+    tables: Mapping[str, pa.Table]
+    """By the name of each table of the run, its rows; the first column is `row`."""
     rejections: tuple[Rejection, ...]
     work: Work
 

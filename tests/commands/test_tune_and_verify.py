@@ -5,17 +5,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
 
 from streamer.commands import cli
-from streamer.commands.agreement import RULES, batches_agree, counts_behind, finding
+from streamer.commands.agreement import RULES, batches_agree, finding
 from streamer.commands.sample import take_sample
 from streamer.commands.trials import Trial, measure, recommended
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig, load_config
-from streamer.records import Column
+from streamer.tables import Column, RunTables
 
+COLUMNS = {
+    "count": Column("count", "int32", discrete=True),
+    "energy": Column("energy", rests_on=("count",)),
+}
 FEW = ["--records", "6", "--progress", "none"]
 
 
@@ -29,7 +35,13 @@ def command(*arguments: str) -> int:
 def loaded(monkeypatch, embedded_worker: Callable[[str], Worker]) -> Worker:
     """The embedded worker, loaded once, in place of one for every command."""
     worker = embedded_worker("contrast")
-    monkeypatch.setattr("streamer.commands.sample.load_worker", lambda *_: worker)
+    layout = worker.tables.layout
+
+    def load(_config, _kind, tables):
+        monkeypatch.setattr(worker, "tables", RunTables(tables, layout))
+        return worker
+
+    monkeypatch.setattr("streamer.commands.sample.load_worker", load)
     return worker
 
 
@@ -119,12 +131,14 @@ def test_verify_notices_a_branch_that_sees_the_other(loaded, monkeypatch, capsys
 
 def test_verify_notices_a_small_error_in_one_column(loaded, monkeypatch):
     process = loaded.process
-    wrong = [column.name for column in loaded.columns].index("l3_fact_gini")
 
     def slightly_off(batch):
         result = process(batch)
-        result.values[0, wrong] += 1e-4
-        return result
+        (rows,) = result.tables.values()
+        index = rows.column_names.index("l3_fact_gini")
+        off = pa.array([1e-4, *[0.0] * (len(rows) - 1)])
+        rows = rows.set_column(index, "l3_fact_gini", pc.add(rows[index], off))
+        return replace(result, tables={"metrics": rows})
 
     from rich.console import Console
 
@@ -134,30 +148,41 @@ def test_verify_notices_a_small_error_in_one_column(loaded, monkeypatch):
 
 
 def test_what_rests_on_a_feature_that_flipped_is_counted_not_compared():
-    columns = [Column("l1_fact_l0_norm", "int32"), Column("l1_fact_energy")]
-    alone = np.array([[3, 1.0], [4, 2.0], [5, 3.0]])
-    batched = np.array([[3, 1.0 + 1e-7], [5, 2.5], [5, 3.0]])
-    energy = finding(1, columns, alone, batched, RULES[torch.float32])
+    alone = {"count": np.array([3.0, 4, 5]), "energy": np.array([1.0, 2.0, 3.0])}
+    batched = {"count": np.array([3.0, 5, 5]), "energy": np.array([1.0 + 1e-7, 2.5, 3.0])}
+    energy = finding("energy", COLUMNS, alone, batched, RULES[torch.float32])
     assert energy.undecided == 1
     assert energy.relative == pytest.approx(1e-7, rel=1e-3)
     assert energy.holds(RULES[torch.float32])  # one of three is rounded up to one
     assert not energy.holds(RULES[torch.float64])
-    assert finding(0, columns, alone, batched, RULES[torch.float32]).undecided == 1
+    assert finding("count", COLUMNS, alone, batched, RULES[torch.float32]).undecided == 1
 
 
 def test_a_null_beside_a_number_is_a_difference():
-    columns = [Column("l1_fact_l0_norm", "int32"), Column("l1_fact_energy")]
-    alone, batched = np.array([[0, np.nan]]), np.array([[0, 1.0]])
-    assert not finding(1, columns, alone, batched, RULES[torch.float64]).holds(RULES[torch.float64])
+    alone = {"count": np.zeros(1), "energy": np.array([np.nan])}
+    batched = {"count": np.zeros(1), "energy": np.array([1.0])}
+    energy = finding("energy", COLUMNS, alone, batched, RULES[torch.float64])
+    assert not energy.holds(RULES[torch.float64])
 
 
 def test_every_column_knows_the_counts_that_it_rests_on(loaded):
-    names = [column.name for column in loaded.columns]
+    behind = {column.name: set(column.rests_on) for column in loaded.columns}
+    assert set().union(*behind.values()) <= behind.keys()
+    assert all(behind.values())
+    assert behind["l3_hall_eigenvalue_entropy"] == {"l3_hall_l0_norm"}
+    assert behind["entropy_fact"] == {"l1_fact_l0_norm"}
+    assert behind["centroid_drift_hall"] == {"l1_hall_l0_norm", "l1_prompt_l0_norm"}
+    assert behind["cross_layer_consistency_diff"] == {
+        f"l{layer}_{passage}_l0_norm" for layer in (3, 5) for passage in ("fact", "hall")
+    }
 
-    def behind(name: str) -> set[str]:
-        return {names[place] for place in counts_behind(name, names)}
 
-    assert behind("l3_hall_eigenvalue_entropy") == {"l3_hall_l0_norm"}
-    assert behind("entropy_fact") >= {"l1_fact_l0_norm"}
-    assert behind("centroid_drift_hall") >= {"l1_hall_l0_norm", "l1_prompt_l0_norm"}
-    assert behind("cross_layer_consistency_diff") >= {"l3_fact_l0_norm", "l5_hall_l0_norm"}
+def test_a_difference_is_as_exact_as_its_parts(loaded):
+    columns = {column.name: column for column in loaded.columns}
+    names = ("axis_twist_fact", "axis_twist_hall", "axis_twist_diff")
+    counts = {count: np.ones(1) for count in columns["axis_twist_diff"].rests_on}
+    alone = counts | dict(zip(names, np.array([[80.0], [80.5], [0.5]]), strict=True))
+    batched = alone | {"axis_twist_diff": np.array([0.508])}
+    found = finding("axis_twist_diff", columns, alone, batched, RULES[torch.float32])
+    assert found.relative == pytest.approx(0.008 / 80.5)
+    assert found.allowed == RULES[torch.float32].axis

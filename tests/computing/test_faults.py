@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-import streamer.computing.worker
 from streamer.computing.fault_isolation import HOPELESS, FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
@@ -134,14 +133,14 @@ def test_many_records_to_blame_at_the_beginning_are_rejected_if_one_behind_them_
 
 
 def test_what_raises_behind_the_model_is_split_as_well(tmp_path, worker, monkeypatch):
-    compute, key = streamer.computing.worker.compute, 3
+    take, key = worker.tables.take, 3
 
-    def fails_on(families, columns, activations):
+    def fails_on(activations):
         if len(activations.noisy) > key:
             raise IndexError
-        return compute(families, columns, activations)
+        return take(activations)
 
-    monkeypatch.setattr(streamer.computing.worker, "compute", fails_on)
+    monkeypatch.setattr(worker.tables, "take", fails_on)
     run, summary = run_with(worker, **inputs(tmp_path, 16), batch_size=16)
     assert run.table("metrics").num_rows == 16
     assert summary.counters.faults

@@ -20,6 +20,7 @@ from streamer.results.summary import (
     Summary,
     print_summary,
 )
+from streamer.tables import Column
 from support.snapshots import NOW
 
 
@@ -111,7 +112,7 @@ def test_the_summary_counts_every_reason_and_says_how_to_go_on():
     counters.begin_at({"records": 30, "rows": 8, "rejected": 22})
     reasons = [(f"reason {n}", 1) for n in range(22)]
     summary = Summary(
-        Path("RUN"), 2, counters, 1.0, Memory(1, 2, None, None), DomainMeans(), reasons
+        Path("RUN"), 2, counters, 1.0, Memory(1, 2, None, None), DomainMeans([]), reasons
     )
     console = Console(width=120, record=True, file=io.StringIO())
     print_summary(summary, console)
@@ -132,7 +133,11 @@ def test_memory_is_told_as_people_read_it():
 
 
 def test_means_by_domain_leave_out_nulls_and_stay_bounded():
-    means = DomainMeans()
+    sides = [
+        Column(f"entropy_{passage}", metric="entropy", passage=passage)
+        for passage in ("fact", "hall")
+    ]
+    means = DomainMeans(sides)
     for drift in (1.0, None, 5.0):
         means.add(pa.table({"domain": ["a"], "entropy_fact": pa.array([drift], pa.float32()),
                             "entropy_hall": pa.array([1.0], pa.float32())}))  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 
 from streamer.computing.worker import InFlight, Worker
 from streamer.records import Batch, Result, Work
+from streamer.tables import METRICS
 from support.processes import GOOD
 
 
@@ -31,7 +32,14 @@ class Instant(Worker):
         batch = in_flight.batch
         rows = np.array([record.origin.row for record in batch.records], dtype=float)
         values = np.repeat(rows[:, None], len(self.columns), axis=1) % 4
-        return Result(batch.window, batch.records, values, batch.rejections, Work())
+        return result_of(self, batch, values)
+
+
+def result_of(worker: Worker, batch: Batch, values: np.ndarray) -> Result:
+    """What `worker` says of `batch`, if the values of its metrics are these, [record, column]."""
+    taken = dict.fromkeys(worker.tables.rows, ()) | {METRICS.name: (values,)}
+    rows = worker.tables.made(batch.records, taken, (), batch.rejections)
+    return Result(batch.window, batch.records, rows, batch.rejections, Work())
 
 
 def many(folder: Path, count: int) -> str:

@@ -15,13 +15,14 @@ from streamer.loading.identity import identity
 from streamer.loading.sources import expand
 from streamer.results.check.audit import check
 from streamer.results.check.report import Report
+from streamer.tables import REJECTED, Column, Layout
 from streamer.tables.metrics.table import metrics_schema
-from streamer.tables.rejected import REJECTED
 from streamer.writing.parts import METADATA_KEY
 
 COLUMNS = ("l1_x", "l3_x")
-METRICS = metrics_schema({"domain": "string"}, ("text",), ()).append(pa.field("l1_x", pa.float32()))
-METRICS = METRICS.append(pa.field("l3_x", pa.float32()))
+METRICS = metrics_schema(
+    Layout((1, 3), ("text",), (8, 8), {"domain": "string"}), [Column(name) for name in COLUMNS]
+)
 BAD = (2, 3, 6)
 """Input rows that are rejected."""
 COMMITS = ((0, 4), (4, 8), (8, 11))
@@ -164,7 +165,7 @@ def metrics_rows(rows: Sequence[int], source: Path) -> pa.Table:
 def rejected_rows(rows: Sequence[int], source: Path) -> pa.Table:
     """Rows of rejected."""
     one = {"source": str(source), "offset": 0, "reason": "bad", "raw": b"rubbish", "raw_bytes": 7}
-    return pa.Table.from_pylist([{"row": row} | one for row in rows], schema=REJECTED)
+    return pa.Table.from_pylist([{"row": row} | one for row in rows], schema=REJECTED.schema)
 
 
 def write_part(

@@ -1,15 +1,17 @@
 """What streamer says about texts, by column, as tests compare it with a reference."""
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from streamer.computing.worker import Worker
 from streamer.embedded import RECORDS
 from streamer.loading.tokenizing import Tokenizing, tokenize
-from streamer.records import Column, Origin, Record, TokenizedRecord, Window
+from streamer.records import Origin, Record, Result, TokenizedRecord, Window
+from streamer.tables import METRICS, REJECTED, Column, RunTables, metrics_of
 from support.agreement import Rounding
 
 ROUNDING = {"float32": Rounding(1e-5, 1e-6), "float64": Rounding(1e-9, 1e-9)}
@@ -41,15 +43,33 @@ def measured(worker: Worker, texts: Sequence[Texts], size: int) -> list[Measured
     """What streamer says about each record, in batches of `size`."""
     records = tokenized(worker, texts)
     window = Window(0, len(records))
-    rows = [
-        row
-        for start in range(0, len(records), size)
-        for row in worker.process(
-            worker.batch(window, records[start : start + size])
-        ).values.tolist()
-    ]
+    with exactly(worker):
+        rows = [
+            row
+            for start in range(0, len(records), size)
+            for row in rows_of(
+                worker, worker.process(worker.batch(window, records[start : start + size]))
+            )
+        ]
     assert len(rows) == len(texts)
-    return [named(worker.columns, row) for row in rows]
+    return rows
+
+
+def rows_of(worker: Worker, result: Result) -> list[Measured]:
+    """The measurements of a result."""
+    names = [column.name for column in worker.columns]
+    return result.tables[METRICS.name].select(names).to_pylist()
+
+
+@contextlib.contextmanager
+def exactly(worker: Worker) -> Iterator[None]:
+    """While inside, `worker` gives its numbers in float64."""
+    tables = worker.tables
+    worker.tables = RunTables([metrics_of(exact=True), REJECTED], tables.layout)
+    try:
+        yield
+    finally:
+        worker.tables = tables
 
 
 def named(columns: Sequence[Column], row: Sequence[float]) -> Measured:

@@ -16,14 +16,14 @@ from streamer.running.run import run_loaded
 
 
 @functools.cache
-def embedded(kind: Any) -> Worker:
-    """The embedded model and SAEs as a worker for records of a kind."""
-    return load_worker(RunConfig(), kind)
+def embedded(kind: Any, *carry: Any) -> Worker:
+    """The embedded model and SAEs as a worker for records of a kind, and fields that they carry."""
+    return load_worker(RunConfig(carry=dict(carry)), kind)
 
 
 def run_with(worker: Worker | None, **settings: Any) -> tuple[Run, Summary]:
     """A whole run in this process; with the embedded worker of the right kind if none is given."""
     prepared = prepare(RunConfig(progress="none", **settings))
-    worker = worker or embedded(prepared.loader.fields.kind)
+    worker = worker or embedded(prepared.loader.fields.kind, *settings.get("carry", {}).items())
     summary = anyio.run(run_loaded, prepared, worker)
     return streamer.open_run(prepared.out), summary

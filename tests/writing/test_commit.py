@@ -25,6 +25,7 @@ from support.killing import KillingStorage
 from support.processes import Popen
 
 SCHEMA = pa.schema([("row", pa.int64())])
+LEADING = "metrics"
 OTHERS = {1: (), 3: ("activations", "rejected")}
 """Tables beside `metrics`, by how many there are in all."""
 COMMITS, ROWS = 3, 10
@@ -32,9 +33,9 @@ COMMITS, ROWS = 3, 10
 
 def write_on(storage: Storage, others: tuple[str, ...]) -> None:
     """Write `COMMITS` commits of `ROWS` rows into every table, from where the run stands."""
-    tidy(storage)
-    begin = read_checkpoint(storage)
-    tables = [PartWriter(storage, name, SCHEMA, 4, begin.number) for name in (*others, "metrics")]
+    tidy(storage, LEADING)
+    begin = read_checkpoint(storage, LEADING)
+    tables = [PartWriter(storage, name, SCHEMA, 4, begin.number) for name in (*others, LEADING)]
     for number in range(begin.number, COMMITS):
         first = number * ROWS
         rows = pa.table({"row": range(first, first + ROWS)}, schema=SCHEMA)
@@ -62,7 +63,7 @@ def die_at(step: str, folder: Path, others: tuple[str, ...]) -> int:
 
 def steps(others: tuple[str, ...]) -> list[str]:
     """Every step of the second commit, in order."""
-    parts = [f"{table}/part-00001.parquet" for table in (*others, "metrics")]
+    parts = [f"{table}/part-00001.parquet" for table in (*others, LEADING)]
     publishing = [f"{step} {part}" for part in parts for step in ("renamed", "published")]
     created = [f"created {part}" for part in parts]
     return [*created, *(f"finished {part}" for part in parts), *publishing]
@@ -76,18 +77,18 @@ def test_a_kill_between_two_steps_leaves_a_whole_commit_or_none(count, step, tmp
     others = OTHERS[count]
     assert die_at(step, tmp_path, others) == -signal.SIGKILL
     storage = LocalStorage(tmp_path)
-    left = unpublished_files(storage) + orphans(storage)
-    assert tidy(storage) == left
-    assert tidy(storage) == []
-    begin = read_checkpoint(storage)
+    left = unpublished_files(storage) + orphans(storage, LEADING)
+    assert tidy(storage, LEADING) == left
+    assert tidy(storage, LEADING) == []
+    begin = read_checkpoint(storage, LEADING)
     made = step.startswith(("renamed metrics", "published metrics"))  # the commit exists
     assert (begin.number, begin.row) == ((2, 2 * ROWS) if made else (1, ROWS))
     assert bool(left) == (not made)
-    for name in (*others, "metrics"):
+    for name in (*others, LEADING):
         parts = sorted((tmp_path / name).iterdir())
         assert sum(pq.read_metadata(part).num_rows for part in parts) == begin.row
     write_on(storage, others)
-    for name in (*others, "metrics"):
+    for name in (*others, LEADING):
         table = pq.read_table(tmp_path / name)
         assert table["row"].to_pylist() == list(range(COMMITS * ROWS))
 
@@ -100,10 +101,12 @@ def test_every_step_of_a_commit_is_tried(tmp_path):
 
 def test_the_last_commit_says_where_to_go_on(tmp_path):
     storage = LocalStorage(tmp_path)
-    assert read_checkpoint(storage) == Checkpoint()
+    assert read_checkpoint(storage, LEADING) == Checkpoint()
     write_on(storage, ())
     place = Position("a", 30, 0)
-    assert read_checkpoint(storage) == Checkpoint(3, 30, (place,), {"records": 30})
+    assert read_checkpoint(storage, LEADING) == Checkpoint(
+        3, 30, (place,), {"records": 30}, frozenset([LEADING])
+    )
 
 
 def test_a_table_without_rows_has_no_part_but_in_the_first_commit(tmp_path):
@@ -123,4 +126,4 @@ def test_a_damaged_last_part_is_named(tmp_path):
     last = tmp_path / "metrics" / "part-00002.parquet"
     last.write_bytes(last.read_bytes()[:100])
     with pytest.raises(RunFault, match=r"part-00002\.parquet is damaged"):
-        read_checkpoint(storage)
+        read_checkpoint(storage, LEADING)

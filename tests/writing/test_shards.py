@@ -37,7 +37,7 @@ BEGIN = {FIRST: Checkpoint(row=0), SECOND: Checkpoint(row=100)}
 
 def write_on(storage: Storage, names: Names, upto: int) -> None:
     """Write the commits of one shard from where it stands, `upto` of them in all."""
-    begin = read_checkpoint(storage, names, BEGIN[names])
+    begin = read_checkpoint(storage, "metrics", names, BEGIN[names])
     tables = [PartWriter(storage, name, SCHEMA, 4, names=names) for name in TABLES]
     for number in range(begin.number, upto):
         first = BEGIN[names].row + number * ROWS
@@ -79,18 +79,18 @@ def test_one_that_is_killed_in_a_commit_and_one_that_goes_on(step, dying, tmp_pa
     storage = LocalStorage(tmp_path)
     write_on(storage, going_on, 1)
     kill_at(f"{step}/{Part(dying.shard, 1).file}", tmp_path, dying)
-    left = [*unpublished_files(storage, dying), *orphans(storage, dying)]
+    left = [*unpublished_files(storage, dying), *orphans(storage, "metrics", dying)]
     made = step in ("renamed metrics", "published metrics")
     assert bool(left) == (not made)
     write_on(storage, going_on, 2)
     (tmp_path / going_on.part("metrics", 2)).with_suffix(".parquet.tmp").touch()  # it is at work
-    assert tidy(storage, dying) == left
-    assert tidy(storage) == []
+    assert tidy(storage, "metrics", dying) == left
+    assert tidy(storage, "metrics") == []
     assert unpublished_files(storage, going_on) == [f"{going_on.part('metrics', 2)}.tmp"]
     end = BEGIN[going_on].row + 2 * ROWS
-    at_end = Checkpoint(2, end, (Position("a", end, 0),), {"records": 2 * ROWS})
-    assert read_checkpoint(storage, going_on, BEGIN[going_on]) == at_end
-    found = read_checkpoint(storage, dying, BEGIN[dying])
+    at_end = Checkpoint(2, end, (Position("a", end, 0),), {"records": 2 * ROWS}, frozenset(TABLES))
+    assert read_checkpoint(storage, "metrics", going_on, BEGIN[going_on]) == at_end
+    found = read_checkpoint(storage, "metrics", dying, BEGIN[dying])
     assert (found.number, found.row) == (1 + made, BEGIN[dying].row + (1 + made) * ROWS)
     write_on(storage, dying, 3)
     rows = {FIRST: range(30), SECOND: range(100, 130)}
@@ -101,7 +101,9 @@ def test_one_that_is_killed_in_a_commit_and_one_that_goes_on(step, dying, tmp_pa
 
 def test_one_that_has_written_nothing_stands_at_the_beginning_of_its_range(tmp_path):
     write_on(LocalStorage(tmp_path), FIRST, 2)
-    assert read_checkpoint(LocalStorage(tmp_path), SECOND, BEGIN[SECOND]) == BEGIN[SECOND]
+    assert (
+        read_checkpoint(LocalStorage(tmp_path), "metrics", SECOND, BEGIN[SECOND]) == BEGIN[SECOND]
+    )
 
 
 def test_names_in_order_are_rows_in_order():

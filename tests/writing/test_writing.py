@@ -8,7 +8,7 @@ import pytest
 
 import streamer
 from streamer.errors import UsageError
-from streamer.records import Column
+from streamer.tables import Column, Layout
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
@@ -59,7 +59,7 @@ def test_large_rows_reach_the_file_however_few_they_are(tmp_path):
 
 def test_two_columns_never_have_one_name():
     with pytest.raises(UsageError, match="two columns would be called m"):
-        metrics_schema({"m": "int64"}, ("text",), [Column("m")])
+        metrics_schema(Layout((1,), ("text",), (8,), {"m": "int64"}), [Column("m")])
 
 
 def test_an_abandoned_part_leaves_nothing(tmp_path):
@@ -74,7 +74,8 @@ def test_an_abandoned_part_leaves_nothing(tmp_path):
 
 def test_the_schema_is_record_then_tokens_then_metrics():
     columns = [Column("m", "float32"), Column("n", "int32"), Column("c", "category", ("A",))]
-    schema = metrics_schema({"domain": "string", "k": "int64"}, ("prompt", "fact"), columns)
+    carry = {"domain": "string", "k": "int64"}
+    schema = metrics_schema(Layout((1,), ("prompt", "fact"), (8,), carry), columns)
     assert [(field.name, str(field.type)) for field in schema] == [
         ("row", "int64"),
         ("id", "string"),

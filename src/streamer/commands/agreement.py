@@ -9,12 +9,15 @@ in float32, and most columns follow it. Two things amplify it, and have a rule o
 - the first principal axis turns by the rounding over the gap between the first two eigenvalues.
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -26,10 +29,15 @@ from streamer.device.settings import in_use
 from streamer.errors import UsageError
 from streamer.planning.budget import Budget
 from streamer.planning.planner import Planner
-from streamer.records import Chunk, Column, Result
+from streamer.records import Chunk, Result
+from streamer.tables import Column, metrics_of
 
-Table2D = npt.NDArray[np.float64]
+Numbers: TypeAlias = npt.NDArray[np.float64]
+Values: TypeAlias = Mapping[str, Numbers]
+"""By column, of each record; NaN for null, and of a class its number."""
 RADIAN = 180 / math.pi
+SMALLEST = {"itself": 0.0, "one": 1.0, "radian": RADIAN, "axis": RADIAN}
+"""What a value is taken for, if it is smaller, by how its column is rounded."""
 FIXED_TOKENS = 1024
 
 
@@ -38,7 +46,7 @@ class Rules:
     """What rounding may make of a format."""
 
     relative: float
-    """Of a number, to itself (angles: to a radian; gini: to 1; differences: to their parts)."""
+    """Of a number, to what its column says."""
     axis: float
     """The same of what depends on the first principal axis."""
     undecided: float
@@ -79,13 +87,13 @@ def batches_agree(config: RunConfig, records: int, console: Console) -> bool:
 
     :raises UsageError: the configuration is wrong, or nothing can be measured.
     """
-    sample = take_sample(config, records)
+    sample = take_sample(config, records, [metrics_of(exact=True)])
     model = sample.worker.model
     rules = SHORT_RULES if model.is_short else RULES[model.dtype]
     with in_use(model.device, deterministic=config.deterministic):
         alone, batched = _alone(sample), _batched(sample, config)
-    columns = sample.worker.columns
-    findings = [finding(place, columns, alone, batched, rules) for place in range(len(columns))]
+    columns = {column.name: column for column in sample.worker.columns}
+    findings = [finding(name, columns, alone, batched, rules) for name in columns]
     wrong = [one for one in findings if not one.holds(rules)]
     _print(findings, rules, console)
     how = f"{model.forward} forward, sharing {sample.worker.packing.sharing}"
@@ -103,72 +111,50 @@ def batches_agree(config: RunConfig, records: int, console: Console) -> bool:
 
 
 def finding(
-    place: int, columns: Sequence[Column], alone: Table2D, batched: Table2D, rules: Rules
+    name: str, columns: Mapping[str, Column], alone: Values, batched: Values, rules: Rules
 ) -> Finding:
-    """How far the column at `place` of the tables [record, column] differs."""
-    column = columns[place]
-    names = [one.name for one in columns]
-    one, other = alone[:, place], batched[:, place]
+    """How far the column `name` differs."""
+    column = columns[name]
+    one, other = alone[name], batched[name]
     differs = (one != other) & ~(np.isnan(one) & np.isnan(other))
-    if column.type != "float32" or column.name.startswith("stability"):
-        rests = differs  # a count, a class or a rank: it is the same, or fell to the other side
+    if column.discrete:
+        rests = differs  # it is the same, or fell to the other side
     else:
-        rests = np.zeros(len(one), dtype=bool)
-        for count in counts_behind(column.name, names):
-            rests |= alone[:, count] != batched[:, count]
-        rests |= np.isnan(one) != np.isnan(other)
+        rests = np.isnan(one) != np.isnan(other)
+        for count in column.rests_on:
+            rests |= alone[count] != batched[count]
     compared = differs & ~rests
     gap = np.abs(one - other)[compared]
-    scale = _scale(column.name, names, alone)[compared]
+    scale = _scale(column, columns, alone)[compared]
     return Finding(
-        name=column.name,
+        name=name,
         absolute=float(gap.max(initial=0.0)),
         relative=float((gap / np.maximum(scale, np.finfo(float).tiny)).max(initial=0.0)),
-        allowed=rules.axis
-        if "misalignment" in column.name or "twist" in column.name
-        else rules.relative,
+        allowed=rules.axis if _follows_axis(column, columns) else rules.relative,
         undecided=int(rests.sum()),
         values=len(one),
     )
 
 
-def counts_behind(name: str, names: Sequence[str]) -> list[int]:
-    """Places of the columns that count the features which the column `name` is computed from."""
-    prefix = name.rpartition("_")[0]
-    while prefix and f"{prefix}_l0_norm" not in names:
-        prefix = prefix.rpartition("_")[0]
-    if prefix:  # l5_fact_gini rests on l5_fact_l0_norm
-        return [names.index(f"{prefix}_l0_norm")]
-    passage = name.rpartition("_")[2]
-    mine = [
-        place
-        for place, one in enumerate(names)
-        if one.endswith("_l0_norm") and f"_{passage}_" in one
-    ]
-    compared_with = [
-        place
-        for place, one in enumerate(names)
-        if one.endswith("_l0_norm") and ("_prompt_" in one or passage == "diff")
-    ]
-    return mine + compared_with
-
-
-def _scale(name: str, names: Sequence[str], table: Table2D) -> npt.NDArray[np.float64]:
+def _scale(column: Column, columns: Mapping[str, Column], values: Values) -> Numbers:
     """What a difference is relative to, of each record."""
-    values = np.abs(table[:, names.index(name)])
-    if name.endswith("_diff"):
-        parts = [name.replace("_diff", f"_{side}") for side in ("fact", "hall")]
-        values = np.max([_scale(part, names, table) for part in parts], axis=0)
-    if any(angle in name for angle in ("misalignment", "twist", "drift")):
-        return np.maximum(values, RADIAN)
-    return np.maximum(values, 1.0) if name.endswith("gini") else values
+    if column.rounding == "parts":
+        first, *others = (_scale(columns[part], columns, values) for part in column.parts)
+        return functools.reduce(np.maximum, others, first)
+    return np.maximum(np.abs(values[column.name]), SMALLEST[column.rounding])
 
 
-def _alone(sample: Sample) -> Table2D:
+def _follows_axis(column: Column, columns: Mapping[str, Column]) -> bool:
+    return column.rounding == "axis" or any(
+        _follows_axis(columns[part], columns) for part in column.parts
+    )
+
+
+def _alone(sample: Sample) -> Values:
     return _in_order(sample, [sample.worker.alone(record) for record in sample.records])
 
 
-def _batched(sample: Sample, config: RunConfig) -> Table2D:
+def _batched(sample: Sample, config: RunConfig) -> Values:
     computing = FaultIsolation(sample.worker)
     budget = Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
     planner = Planner(sample.worker.packing, budget, len(sample.records), 2**62)
@@ -176,16 +162,27 @@ def _batched(sample: Sample, config: RunConfig) -> Table2D:
     return _in_order(sample, [computing.process(batch) for batch in planner.cut()])
 
 
-def _in_order(sample: Sample, results: Sequence[Result]) -> Table2D:
+def _in_order(sample: Sample, results: Sequence[Result]) -> Values:
     """The values of all results, in the order of the sample; NaN for a record that was rejected."""
-    places = {record.origin.row: place for place, record in enumerate(sample.records)}
-    table = np.full((len(places), len(sample.worker.columns)), np.nan)
-    for result in results:
-        for record, values in zip(result.records, result.values, strict=True):
-            table[places[record.origin.row]] = values
-    if np.isnan(table).all():
+    names = [column.name for column in sample.worker.columns]
+    (table,) = sample.worker.tables.rows  # it was loaded with one
+    rows = pa.concat_tables([result.tables[table] for result in results])
+    if not rows.num_rows:
         raise UsageError("every record was rejected: `streamer run` says why in RUN/rejected")
-    return table
+    index_of = {record.origin.row: index for index, record in enumerate(sample.records)}
+    order = [index_of[row] for row in rows["row"].to_pylist()]
+    values = {name: np.full(len(sample.records), np.nan) for name in names}
+    for name in names:
+        values[name][order] = _numbers(rows[name])
+    return values
+
+
+def _numbers(column: pa.ChunkedArray) -> Numbers:
+    array = column.combine_chunks()
+    if pa.types.is_dictionary(array.type):
+        array = array.indices
+    numbers: Numbers = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def _print(findings: Sequence[Finding], rules: Rules, console: Console) -> None:

@@ -1,5 +1,6 @@
 """The first records of an input, tokenized, beside a worker that is ready for them."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamer.computing.load import load_worker
@@ -11,6 +12,7 @@ from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.records import TokenizedRecord
 from streamer.running.prepare import prepare
+from streamer.tables import TABLES, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,9 @@ class Sample:
     records: tuple[TokenizedRecord, ...]
 
 
-def take_sample(config: RunConfig, count: int) -> Sample:
-    """The first `count` good records of the input that `config` names, and its worker.
+def take_sample(config: RunConfig, count: int, tables: Sequence[Table] = TABLES) -> Sample:
+    """The first `count` good records of the input that `config` names, and its worker, that makes
+    rows of `tables`.
 
     :raises UsageError: the configuration is wrong, or there is no good record.
     """
@@ -31,7 +34,7 @@ def take_sample(config: RunConfig, count: int) -> Sample:
     apart = {"out": None, "follow": False}  # nothing is written, nothing waited for
     prepared = prepare(config.model_copy(update=apart))
     with LibraryWarnings(ignore):
-        worker = load_worker(config, prepared.loader.fields.kind)
+        worker = load_worker(config, prepared.loader.fields.kind, tables)
     how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
     records: list[TokenizedRecord] = []
     while len(records) < count and (chunk := prepared.loader.next_chunk(how)) is not None:

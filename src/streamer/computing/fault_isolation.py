@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import numpy as np
+import pyarrow as pa
 
 from streamer.computing.worker import NOT_FINITE, InFlight, Worker, reject
 from streamer.device.errors import is_device_error, is_out_of_memory, release
@@ -252,7 +252,10 @@ def _together(first: Result, second: Result, failure: Failure) -> Result:
     return Result(
         first.window,
         (*first.records, *second.records),
-        np.concatenate([first.values, second.values]),
+        {
+            name: pa.concat_tables([rows, second.tables[name]])
+            for name, rows in first.tables.items()
+        },
         (*first.rejections, *second.rejections),
         work,
     )

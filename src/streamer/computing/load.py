@@ -20,24 +20,24 @@ from streamer.device.pick import pick_device
 from streamer.device.settings import in_use
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing
-from streamer.tables.metrics import FAMILIES, Family
+from streamer.records import PASSAGES
+from streamer.tables import TABLES, Layout, RunTables, Table
 
 
-def load_worker(config: RunConfig, kind: Kind, families: Sequence[Family] = FAMILIES) -> Worker:
-    """The worker of the configured device, with model and SAEs loaded.
+def load_worker(config: RunConfig, kind: Kind, tables: Sequence[Table] = TABLES) -> Worker:
+    """The worker of the configured device, with model and SAEs loaded, that makes rows of `tables`.
 
-    :raises UsageError: the device, the model or an SAE is not to be had.
+    :raises UsageError: the device, the model or an SAE is not to be had, or two columns have the
+        same name.
     """
     device, note = pick_device(config.device)
     with in_use(device, deterministic=config.deterministic):
-        worker = _load(config, device, kind, families)
+        worker = _load(config, device, kind, tables)
     worker.model.notes += [note] if note else []
     return worker
 
 
-def _load(
-    config: RunConfig, device: torch.device, kind: Kind, families: Sequence[Family]
-) -> Worker:
+def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[Table]) -> Worker:
     path, places = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
     saes = load_saes(places, config, model)
@@ -49,12 +49,17 @@ def _load(
             f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
             f"none. Say prepend_bos = false to do without."
         )
+    layout = Layout(
+        layers=tuple(sae.layer for sae in saes),
+        passages=PASSAGES[kind],
+        d_sae=tuple(sae.W_dec.shape[0] for sae in saes),
+        carry=config.carry,
+    )
     return Worker(
         model=model,
         saes=saes,
         noise=noise,
-        kind=kind,
-        families=families,
+        tables=RunTables(tables, layout),
         bos_id=bos_id,
         packing=Packing(_sharing(config, model), ROW_LENGTH, model.context),
     )

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -13,14 +12,11 @@ from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
 from streamer.computing.sae.noise import NoisePool
-from streamer.config import Kind
 from streamer.device.traits import traits_of
 from streamer.device.transfers import ToHost
 from streamer.planning.packing import Packing
 from streamer.records import (
-    PASSAGES,
     Batch,
-    Column,
     Origin,
     Rejection,
     Result,
@@ -28,8 +24,8 @@ from streamer.records import (
     Window,
     Work,
 )
-from streamer.tables.metrics import Activations, Family, Layout, columns_of, compute
-from streamer.tables.metrics.activations import LayerActivations
+from streamer.tables import Column, RunTables
+from streamer.tables.metrics.activations import Activations, LayerActivations
 
 NOT_FINITE = "the model's residual is not finite, in float32 either"
 
@@ -50,8 +46,8 @@ class InFlight:
     """[passage], from measure on: whether its residual is finite."""
     reruns: int = 0
     """Passages that were run again by themselves in float32."""
-    table: ToHost | None = None
-    """[record, column], from measure on."""
+    taken: dict[str, list[ToHost]] = field(default_factory=dict)
+    """What each table takes of it, from measure on."""
     is_measured: bool = False
 
 
@@ -68,8 +64,7 @@ class Worker:
         model: LanguageModel,
         saes: Sequence[LayerSae],
         noise: NoisePool,
-        kind: Kind,
-        families: Sequence[Family],
+        tables: RunTables,
         bos_id: int | None,
         packing: Packing,
     ) -> None:
@@ -77,14 +72,17 @@ class Worker:
         self.bos_id = bos_id
         """What passages begin with, None for nothing."""
         self.saes = tuple(saes)
-        self.passages = PASSAGES[kind]
+        self.tables = tables
+        """Those that its results have rows of."""
+        self.passages = tables.layout.passages
         self.packing = packing
         """How batches for this worker are to be packed."""
         self._noise = noise
-        self._families = families
-        layers = tuple(sae.layer for sae in saes)
-        layout = Layout(layers, self.passages, tuple(sae.W_dec.shape[0] for sae in saes))
-        self.columns: tuple[Column, ...] = columns_of(families, layout)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The measurements of the table that leads."""
+        return self.tables.columns
 
     def batch(
         self,
@@ -106,9 +104,9 @@ class Worker:
             return self._encode(batch, self.model.residuals(batch.rows))
 
     def measure(self, in_flight: InFlight) -> None:
-        """Wait until it is encoded, and let the device compute its metrics.
+        """Wait until it is encoded, and let the device compute what the tables take of it.
 
-        Their shapes depend on how many features are active. Passages whose residual is not finite
+        The shapes depend on how many features are active. Passages whose residual is not finite
         are run again before, by themselves and in float32, and waited for.
         """
         encoded, counts_and_finite = in_flight.encoded, in_flight.counts_and_finite
@@ -123,24 +121,32 @@ class Worker:
                 self._rerun(in_flight.batch, lost, encoded)
                 *counts, finite = encoded.counts_and_finite().tolist()
             activations = self._activations(encoded, counts)
-            in_flight.table = ToHost(compute(self._families, self.columns, activations))
+            in_flight.taken = {
+                table: [ToHost(tensor) for tensor in tensors]
+                for table, tensors in self.tables.take(activations).items()
+            }
         in_flight.finite, in_flight.reruns = finite, len(lost)
 
     def collect(self, in_flight: InFlight) -> Result:
-        """Wait for its metrics; what came of it. Records whose residual is not finite in float32
-        either are rejected."""
+        """Wait for what the tables take of it; their rows. Records whose residual is not finite in
+        float32 either are rejected."""
         batch, rows = in_flight.batch, in_flight.batch.rows
-        if in_flight.table is None or rows is None:
+        if rows is None:
             return self.no_result(batch.window, batch.rejections)
-        values = in_flight.table.wait().numpy()
-        finite = np.array(in_flight.finite, dtype=bool).reshape(len(batch.records), -1)
-        good: npt.NDArray[np.bool_] = np.logical_and.reduce(finite, axis=1)
+        arrays = {
+            table: [tensor.wait().numpy() for tensor in tensors]
+            for table, tensors in in_flight.taken.items()
+        }
+        good = [all(each) for each in np.reshape(in_flight.finite, (len(batch.records), -1))]
+        lost = [index for index, ok in enumerate(good) if not ok]
         kept = tuple(one for one, ok in zip(batch.records, good, strict=True) if ok)
-        lost = (one for one, ok in zip(batch.records, good, strict=True) if not ok)
-        rejections = (*batch.rejections, *(reject(record, NOT_FINITE) for record in lost))
+        rejections = batch.rejections + tuple(
+            reject(batch.records[index], NOT_FINITE) for index in lost
+        )
+        made = self.tables.made(batch.records, arrays, lost, rejections)
         tokens = sum(len(ids) for record in batch.records for ids in record.tokens)
         work = Work(tokens, rows.count, rows.size, in_flight.reruns, largest=rows.size)
-        return Result(batch.window, kept, values[good], rejections, work)
+        return Result(batch.window, kept, made, rejections, work)
 
     def process(self, batch: Batch) -> Result:
         """All three steps, one after the other; waits for the device."""
@@ -162,7 +168,8 @@ class Worker:
         self, window: Window, rejections: tuple[Rejection, ...], work: Work | None = None
     ) -> Result:
         """What comes of a batch of which no record was measured."""
-        return Result(window, (), np.empty((0, len(self.columns))), rejections, work or Work())
+        made = self.tables.of_rejections(rejections)
+        return Result(window, (), made, rejections, work or Work())
 
     def plain_record(self) -> TokenizedRecord:
         """One that has nothing about it that a model could fail on."""

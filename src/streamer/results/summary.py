@@ -13,39 +13,48 @@ from rich.table import Table
 from streamer.device.memory import Memory
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.display import as_text
+from streamer.tables import Column
 
-PAIRS = ("centroid_drift", "axis_twist", "stability", "entropy", "cross_layer_consistency")
-"""Per-record metrics that a fact and a hallucination both have."""
 SHOWN_DOMAINS = 20
 SHOWN_REASONS = 10
 KEPT_DOMAINS = 1000
 """Domains counted one by one; a field that differs in every record must not fill the memory."""
 OTHERS = "(others)"
+DOMAIN = "domain"
+"""The carried column that records are grouped by."""
 
 
 class DomainMeans:
-    """Running means by domain of fact and hallucination, from tables as they are written."""
+    """Running means by domain of fact and hallucination, from rows as they are written."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: Sequence[Column]) -> None:
+        """`columns`: the measurements that rows have, those of a pair among them."""
+        self._pairs = _pairs(columns)
         self._sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self._counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self.records: dict[str, int] = defaultdict(int)
 
     def add(self, table: pa.Table) -> None:
-        """Take the rows of a metrics table; one without both sides or a domain adds nothing."""
-        *names, _ = wanted_columns(table.column_names) or [""]
+        """Take rows of the table that has the columns; without pairs or a domain they add none."""
+        *names, _ = self.wanted(table.column_names) or [""]
         if not names:
             return
         wanted = [(name, how) for name in names for how in ("sum", "count")]
-        grouped = table.group_by("domain").aggregate([*wanted, ([], "count_all")])
+        grouped = table.group_by(DOMAIN).aggregate([*wanted, ([], "count_all")])
         for row in grouped.to_pylist():
-            domain = str(row["domain"])
+            domain = str(row[DOMAIN])
             if domain not in self.records and len(self.records) >= KEPT_DOMAINS:
                 domain = OTHERS
             self.records[domain] += row["count_all"]
             for name in names:
                 self._sums[domain][name] += row[f"{name}_sum"] or 0.0
                 self._counts[domain][name] += row[f"{name}_count"]
+
+    def wanted(self, names: Sequence[str]) -> list[str]:
+        """Of the columns `names`, those that the means are made of: measurements, then `domain`;
+        none if there is nothing to compare."""
+        found = [side for pair in self._pairs.values() for side in pair if side in names]
+        return [*found, DOMAIN] if found and DOMAIN in names else []
 
     def merge(self, other: "DomainMeans") -> None:
         """Take what `other` has taken."""
@@ -68,11 +77,11 @@ class DomainMeans:
         if not self.records:
             return None
         largest = sorted(self.records, key=lambda domain: (-self.records[domain], domain))
-        pairs = [
-            pair
-            for pair in PAIRS
-            if any(self._counts[domain][f"{pair}_fact"] for domain in largest)
-        ]
+        pairs = {
+            metric: pair
+            for metric, pair in self._pairs.items()
+            if any(self._counts[domain][pair[0]] for domain in largest)
+        }
         table = Table(
             title="Means by domain: fact → hallucination",
             title_justify="left",
@@ -82,14 +91,13 @@ class DomainMeans:
         )
         table.add_column("domain")
         table.add_column("samples", justify="right")
-        for pair in pairs:
-            heading = pair.removeprefix("cross_layer_").replace("_", "\n")
+        for metric in pairs:
+            heading = metric.removeprefix("cross_layer_").replace("_", "\n")
             table.add_column(heading, justify="right", no_wrap=True)
         for domain in largest[:SHOWN_DOMAINS]:
             sides = [
-                f"{_number(self.mean(domain, f'{pair}_fact'))}→"
-                f"{_number(self.mean(domain, f'{pair}_hall'))}"
-                for pair in pairs
+                f"{_number(self.mean(domain, fact))}→{_number(self.mean(domain, hall))}"
+                for fact, hall in pairs.values()
             ]
             table.add_row(domain, f"{self.records[domain]:,}", *sides)
         if len(largest) > SHOWN_DOMAINS:
@@ -97,12 +105,16 @@ class DomainMeans:
         return table
 
 
-def wanted_columns(names: Sequence[str]) -> list[str]:
-    """Of the columns `names`, those that the means are made of: measurements, then `domain`; none
-    if there is nothing to compare."""
-    pairs = [f"{pair}_{side}" for pair in PAIRS for side in ("fact", "hall")]
-    found = [name for name in pairs if name in names]
-    return [*found, "domain"] if found and "domain" in names else []
+def _pairs(columns: Sequence[Column]) -> dict[str, tuple[str, str]]:
+    """The columns of fact and hallucination, by metric, for the metrics of a record, in order."""
+    names = {
+        (column.metric, column.passage): column.name for column in columns if column.layer is None
+    }
+    return {
+        metric: (name, names[metric, "hall"])
+        for (metric, passage), name in names.items()
+        if passage == "fact" and (metric, "hall") in names
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import partial
 
 import anyio
@@ -17,10 +17,9 @@ from streamer.running.manifest import description_of
 from streamer.running.prepare import Prepared
 from streamer.running.resume import refuse_another_model
 from streamer.running.shutdown import CLOSE_SECONDS
-from streamer.tables.metrics import Family
 
 
-async def load(prepared: Prepared, observer: Observer, families: Sequence[Family]) -> Worker:
+async def load(prepared: Prepared, observer: Observer) -> Worker:
     """The worker, with the model and SAEs on its device. A run that is resumed has the status
     "loading" meanwhile.
 
@@ -30,7 +29,7 @@ async def load(prepared: Prepared, observer: Observer, families: Sequence[Family
 
     def load_and_collect() -> Worker:
         kind = prepared.loader.fields.kind
-        worker = in_own_thread(lambda: load_worker(prepared.config, kind, families))
+        worker = in_own_thread(lambda: load_worker(prepared.config, kind, prepared.tables))
         gc.collect()  # else `gc_frozen` would keep what loading left behind
         return worker
 

@@ -8,7 +8,7 @@ input drains through all of them; a full queue holds the stage before it back; a
 cancels the others. Blocking work is done in threads, and one thread alone touches the device.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -77,7 +77,7 @@ async def stream(
     queues: Queues,
     counters: Counters,
     on_result: Callable[[Result], None],
-    on_rows: Callable[[pa.Table], None],
+    on_rows: Callable[[Mapping[str, pa.Table]], None],
 ) -> None:
     """Run every record through every stage; returns when all are written.
 
@@ -187,14 +187,14 @@ async def _write(
     stages: Stages,
     results: Queue[Result],
     counters: Counters,
-    on_rows: Callable[[pa.Table], None],
+    on_rows: Callable[[Mapping[str, pa.Table]], None],
 ) -> None:
     writer, threads, turn = stages.writer, stages.threads, anyio.Lock()
 
     def add(result: Result) -> None:
         with counters.busy("write"):
-            for table in writer.add(result):
-                on_rows(table)
+            for rows in writer.add(result):
+                on_rows(rows)
 
     def tick() -> None:
         with counters.busy("write"):

@@ -18,7 +18,8 @@ from streamer.monitoring.counters import Counters
 from streamer.monitoring.progress import SILENT, Progress
 from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.results.run import open_run
-from streamer.running.resume import refuse_changes
+from streamer.running.resume import refuse_changes, refuse_other_tables
+from streamer.tables import TABLES, Table, leading
 from streamer.writing.commit import Checkpoint, read_checkpoint
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
@@ -47,6 +48,8 @@ class Prepared:
     directory: RunDirectory | None = None
     """That of a run that is resumed; a new one is made when the model is loaded."""
     checkpoint: Checkpoint = field(default_factory=Checkpoint)
+    tables: Sequence[Table] = TABLES
+    """What it puts out."""
 
     @property
     def is_finished(self) -> bool:
@@ -60,13 +63,19 @@ class Prepared:
         return f"streamer · {self.config.model} · layers {layers}"
 
 
-def prepare(config: RunConfig, *, fresh: bool = False, progress: Progress = SILENT) -> Prepared:
+def prepare(
+    config: RunConfig,
+    *,
+    fresh: bool = False,
+    progress: Progress = SILENT,
+    tables: Sequence[Table] = TABLES,
+) -> Prepared:
     """Find the inputs and look at the first records; check every path. Writes nothing.
 
     Where a run is, it is resumed; with `fresh` a new one begins beside it.
 
     :raises UsageError: a path is wrong, the output is taken, the records have unknown fields, or a
-        run that would be resumed was begun with other settings or inputs.
+        run that would be resumed was begun with other settings, inputs or tables.
     :raises RunFault: the run's last part is damaged.
     """
     out = config.out or default_path()
@@ -91,12 +100,15 @@ def prepare(config: RunConfig, *, fresh: bool = False, progress: Progress = SILE
     storage = LocalStorage(out, WaitForRoom(config.disk_wait_seconds, retries()))
     if not is_run(out):
         loader = Loader(sources, config, counters.count_bytes, retries())
-        return Prepared(config, out, inputs, loader, counters, progress, log, storage)
+        return Prepared(
+            config, out, inputs, loader, counters, progress, log, storage, tables=tables
+        )
     open_run(out)  # raises if it is not one of ours
     directory = RunDirectory(storage, log, lambda: open_run(out).manifest)
     try:
         refuse_changes(out, directory.earlier, config, inputs)
-        checkpoint = read_checkpoint(storage)
+        checkpoint = read_checkpoint(storage, leading(tables).name)
+        refuse_other_tables(out, checkpoint, tables)
         counters.begin_at(checkpoint.counts)
         loader = Loader(
             sources,
@@ -110,7 +122,7 @@ def prepare(config: RunConfig, *, fresh: bool = False, progress: Progress = SILE
         directory.leave()
         raise
     return Prepared(
-        config, out, inputs, loader, counters, progress, log, storage, directory, checkpoint
+        config, out, inputs, loader, counters, progress, log, storage, directory, checkpoint, tables
     )
 
 

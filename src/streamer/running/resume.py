@@ -11,7 +11,9 @@ import pyarrow.parquet as pq
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.loading.identity import changes
-from streamer.results.summary import DomainMeans, wanted_columns
+from streamer.results.summary import DomainMeans
+from streamer.tables import Table
+from streamer.writing.commit import Checkpoint
 
 FREE = {
     "paths",  # the inputs themselves are compared
@@ -70,6 +72,17 @@ def refuse_changes(
     _refuse(path, found)
 
 
+def refuse_other_tables(path: Path, begin: Checkpoint, tables: Sequence[Table]) -> None:
+    """Return if the run at `path`, of which `begin` was committed, puts out these tables.
+
+    :raises UsageError: it does not.
+    """
+    now = {table.name for table in tables}
+    if begin.number and begin.tables != now:
+        was, are = (", ".join(sorted(names)) for names in (begin.tables, now))
+        _refuse(path, [f"its tables were {was} and are {are}"])
+
+
 def refuse_another_model(
     path: Path, earlier: Mapping[str, Any], model: Mapping[str, Any], saes: Sequence[Any]
 ) -> None:
@@ -93,19 +106,17 @@ def refuse_another_model(
 
 
 def read_earlier(
-    metrics: Sequence[Path], rejected: Sequence[Path]
+    means: DomainMeans, measured: Sequence[Path], rejected: Sequence[Path]
 ) -> tuple[DomainMeans, Counter[str]]:
-    """What these parts of earlier sessions add to the summary: the means by domain, and why records
-    were rejected. Reads every part.
+    """What these parts of earlier sessions add to the summary: the means by domain, which are added
+    to `means`, and why records were rejected. Reads every part.
 
     :raises RunFault: a part is damaged.
     """
-    means, reasons = DomainMeans(), Counter[str]()
-    part = Path()
+    reasons, part = Counter[str](), Path()
     try:
-        for part in metrics:
-            names = pq.read_schema(part).names
-            means.add(pq.read_table(part, columns=wanted_columns(names)))
+        for part in measured:
+            means.add(pq.read_table(part, columns=means.wanted(pq.read_schema(part).names)))
         for part in rejected:
             texts = pq.read_table(part, columns=["reason"])["reason"].to_pylist()
             reasons.update(text.partition(":")[0] for text in texts)

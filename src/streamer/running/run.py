@@ -9,7 +9,6 @@ close     `session.py`   the last parts, the manifest and the status, or why the
 Each part is handed what it reports to when it is made: the event log, the progress, the observer.
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 
 from streamer.computing.worker import Worker
@@ -25,11 +24,10 @@ from streamer.running.prepare import Prepared
 from streamer.running.session import Session
 from streamer.running.shutdown import lock_released_after
 from streamer.running.signals import stop_on_signal
-from streamer.tables.metrics import FAMILIES, Family
 from streamer.writing.directory import RunDirectory
 
 
-async def run(prepared: Prepared, families: Sequence[Family] = FAMILIES) -> Summary:
+async def run(prepared: Prepared) -> Summary:
     """Load the model, process all that was prepared, and write it to the run directory.
 
     :raises UsageError: the model or an SAE is not to be had; nothing was written then.
@@ -41,7 +39,7 @@ async def run(prepared: Prepared, families: Sequence[Family] = FAMILIES) -> Summ
         device, _ = pick_device(config.device)
         observer = Observer(prepared.counters, queues.all, device)
         with LibraryWarnings(prepared.log.write), exporting(config, observer):
-            worker = await load(prepared, observer, families)
+            worker = await load(prepared, observer)
             return await _open_stream_close(prepared, worker, queues, observer)
 
 

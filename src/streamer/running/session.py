@@ -3,11 +3,12 @@
 import contextlib
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import anyio
+import pyarrow as pa
 
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.starting_budget import budget_for
@@ -35,8 +36,8 @@ from streamer.running.shutdown import (
     state_after,
 )
 from streamer.running.watchdog import watch
-from streamer.tables.metrics.table import metrics_schema
-from streamer.writing.commit import tidy
+from streamer.tables import REJECTED, leading
+from streamer.writing.commit import WrittenTable, tidy
 from streamer.writing.directory import RunDirectory
 from streamer.writing.writer import Writer
 
@@ -65,9 +66,10 @@ class Session:
         self._log = prepared.log.write
         self._reporter = StatusReporter(directory.path, self._log, observer, prepared.title)
         self._threads = Threads()
-        self._means = DomainMeans()
+        self._leading = leading(worker.tables.tables).name
+        self._means = DomainMeans(worker.columns)
         self._earlier_parts: tuple[Sequence[Path], Sequence[Path]] = (), ()
-        self._earlier = DomainMeans(), Counter[str]()
+        self._earlier = DomainMeans(worker.columns), Counter[str]()
         self._earlier_is_read = anyio.Event()
         self._writer: Writer | None = None
         self._planner = _planner(prepared, worker)
@@ -88,18 +90,20 @@ class Session:
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
             "sharing": worker.packing.sharing,
-            "removed": tidy(prepared.storage),
+            "removed": tidy(prepared.storage, self._leading),
         }
         self._log("started", started)
         for note in worker.model.notes:
             self._note(note)
         earlier = Run(directory.path, directory.manifest)
-        self._earlier_parts = earlier.parts("metrics"), earlier.parts("rejected")
+        self._earlier_parts = earlier.parts(self._leading), earlier.parts(REJECTED.name)
         self._writer = Writer(
             prepared.storage,
             prepared.config,
-            metrics_schema(prepared.config.carry, worker.passages, worker.columns),
-            columns=worker.columns,
+            [
+                WrittenTable(table.name, worker.tables.rows[table.name].schema, table.leads)
+                for table in worker.tables.tables
+            ],
             on_part=self._log,
             begin=prepared.checkpoint,
         )
@@ -148,9 +152,12 @@ class Session:
                 self._queues,
                 counters,
                 self._reporter.incidents.take,
-                self._means.add,
+                self._add_up,
             )
         self._seconds = counters.seconds
+
+    def _add_up(self, rows: Mapping[str, pa.Table]) -> None:
+        self._means.add(rows[self._leading])
 
     async def close(self) -> None:
         """Finish the last parts and write into the manifest how the run ended.
@@ -210,7 +217,9 @@ class Session:
     async def _read_earlier(self) -> None:
         """Read what earlier sessions wrote, for the summary. Beside the stages: it may be much."""
         try:
-            self._earlier = await in_thread("earlier", partial(read_earlier, *self._earlier_parts))
+            means = DomainMeans(self._worker.columns)
+            read = partial(read_earlier, means, *self._earlier_parts)
+            self._earlier = await in_thread("earlier", read)
         except RunFault as fault:
             self._note(f"the summary leaves out earlier sessions: {fault}")
         self._earlier_is_read.set()

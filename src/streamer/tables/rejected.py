@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from streamer.records import Rejection
+from streamer.tables.table import Rows, Table
 
-REJECTED = pa.schema(
+SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         ("source", pa.string()),
@@ -18,8 +19,7 @@ REJECTED = pa.schema(
 )
 
 
-def rejected_table(rejections: Sequence[Rejection]) -> pa.Table:
-    """Rows of `rejected/`."""
+def _rows(rejections: Sequence[Rejection]) -> pa.Table:
     rows = [
         {
             "row": rejection.origin.row,
@@ -31,4 +31,12 @@ def rejected_table(rejections: Sequence[Rejection]) -> pa.Table:
         }
         for rejection in rejections
     ]
-    return pa.Table.from_pylist(rows, schema=REJECTED)
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+REJECTED = Table(
+    name="rejected",
+    schema=SCHEMA,
+    rows=lambda _: Rows(SCHEMA, of_rejections=_rows),
+    counted_as="rejected",
+)

@@ -14,7 +14,8 @@ A run may be written by several writers, each with `Names` of its own: everythin
 commits of one of them, and never touches the files of another.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,9 +27,20 @@ from streamer.writing.names import WHOLE, Names, part_of
 from streamer.writing.parts import PartWriter, read_metadata
 from streamer.writing.storage.base import UNPUBLISHED, Storage, write_fault
 
-LEADING = "metrics"
 REPLACED = ("manifest.json", "status.json")
 """Files in a writer's folder that are replaced as a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenTable:
+    """What writing knows of a table."""
+
+    name: str
+    """Of its folder."""
+    schema: pa.Schema
+    """Its columns, `row` first."""
+    leads: bool = False
+    """Whether every commit has a part of it, which makes the commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +55,8 @@ class Checkpoint:
     """Where reading goes on: of the last source, or of each where they are followed."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Totals of all commits, as in the manifest."""
+    tables: frozenset[str] = frozenset()
+    """Names of the tables that were written."""
 
 
 START = Checkpoint()
@@ -67,14 +81,15 @@ def commit(number: int, tables: Sequence[PartWriter], metadata: Mapping[str, Any
 
 
 def read_checkpoint(
-    storage: Storage, names: Names = WHOLE, begin: Checkpoint = START
+    storage: Storage, leading: str, names: Names = WHOLE, begin: Checkpoint = START
 ) -> Checkpoint:
-    """Where the writer with these `names` stands, from its last commit; `begin` if it has none.
+    """Where the writer with these `names` stands, from the last part of the table `leading`;
+    `begin` if it has none.
 
     :raises RunFault: the part of the last commit is damaged, or cannot be read.
     """
     try:
-        last = max(_parts(storage, LEADING, names).items(), default=None)
+        last = max(_parts(storage.list(leading), names).items(), default=None)
     except OSError as error:
         raise RunFault(f"cannot read {storage.location}: {error}. Make it readable.") from None
     if last is None:
@@ -83,7 +98,8 @@ def read_checkpoint(
     try:
         footer = _metadata(storage, name)
         places = tuple(Position(**place) for place in footer["places"])
-        return Checkpoint(number + 1, footer["end_row"], places, footer["counts"])
+        tables = frozenset(footer["tables"])
+        return Checkpoint(number + 1, footer["end_row"], places, footer["counts"], tables)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise RunFault(
             f"{storage.location}/{name} is damaged: {error}. `streamer check {storage.location}` "
@@ -104,26 +120,27 @@ def unpublished_files(storage: Storage, names: Names = WHOLE) -> list[str]:
     return sorted([*parts, *replaced.intersection(storage.list(names.folder))])
 
 
-def orphans(storage: Storage, names: Names = WHOLE) -> list[str]:
-    """The names of the writer's parts that belong to no commit: they are beyond the last one."""
-    committed, last = max(_parts(storage, LEADING, names).items(), default=(-1, None))
+def orphans(storage: Storage, leading: str, names: Names = WHOLE) -> list[str]:
+    """The names of the writer's parts that belong to no commit: they are beyond the last one, which
+    is the last part of the table `leading`."""
+    committed, last = max(_parts(storage.list(leading), names).items(), default=(-1, None))
     tables = _metadata_or_nothing(storage, last).get("tables", {}) if last else {}
     return [
         name
         for table in storage.folders()
-        if table != LEADING
-        for number, name in sorted(_parts(storage, table, names).items())
+        if table != leading
+        for number, name in sorted(_parts(_list(storage, table), names).items())
         if number > committed and (table in tables or _metadata_or_nothing(storage, name))
     ]
 
 
-def tidy(storage: Storage, names: Names = WHOLE) -> list[str]:
+def tidy(storage: Storage, leading: str, names: Names = WHOLE) -> list[str]:
     """Remove `unpublished_files` and `orphans`, whose rows are done again; returns their names.
 
     :raises RunFault: one cannot be removed.
     """
     try:
-        removed = [*unpublished_files(storage, names), *orphans(storage, names)]
+        removed = [*unpublished_files(storage, names), *orphans(storage, leading, names)]
         for name in removed:
             storage.remove(name)
     except OSError as error:
@@ -141,9 +158,9 @@ def shards(storage: Storage) -> list[Names]:
     return [Names(shard) for shard in sorted({part.shard for part in parts if part})]
 
 
-def _parts(storage: Storage, table: str, names: Names) -> dict[int, str]:
-    """Number to name of the writer's published parts of `table`."""
-    numbers = ((_number(name, names), name) for name in _list(storage, table))
+def _parts(files: Iterable[str], names: Names) -> dict[int, str]:
+    """Number to name of those of `files` that are published parts of the writer's."""
+    numbers = ((_number(name, names), name) for name in files)
     return {number: name for number, name in numbers if number is not None}
 
 
@@ -155,11 +172,8 @@ def _number(name: str, names: Names) -> int | None:
 
 def _list(storage: Storage, table: str) -> Iterator[str]:
     """The files in `table`. One that may not be read, such as lost+found, is no table of ours."""
-    try:
+    with contextlib.suppress(PermissionError):
         yield from storage.list(table)
-    except PermissionError:
-        if table == LEADING:
-            raise
 
 
 def _metadata(storage: Storage, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The writing stage: results in any order within a window in, both tables in input order out."""
+"""The writing stage: results in any order within a window in, every table in input order out."""
 
 import time
 from collections import Counter
@@ -10,10 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from streamer.config import RunConfig
-from streamer.records import Column, Origin, Position, Rejection, Result, TokenizedRecord
-from streamer.tables.metrics.table import metrics_table
-from streamer.tables.rejected import REJECTED, rejected_table
-from streamer.writing.commit import Checkpoint, commit
+from streamer.records import Origin, Position, Rejection, Result, TokenizedRecord
+from streamer.writing.commit import Checkpoint, WrittenTable, commit
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.parts import PartWriter
 from streamer.writing.storage.base import Storage, write_fault
@@ -32,7 +30,7 @@ COUNTED = (
 
 
 class Writer:
-    """Writes `metrics/` and `rejected/` of one run directory.
+    """Writes the tables of one run directory, one of which leads.
 
     A part of each is closed at the same row (see `commit`), so that together they are a checkpoint:
     the footers say which input rows they cover, where reading goes on, and the totals so far.
@@ -42,9 +40,8 @@ class Writer:
         self,
         storage: Storage,
         config: RunConfig,
-        schema: pa.Schema,
+        tables: Sequence[WrittenTable],
         *,
-        columns: Sequence[Column],
         on_part: Callable[[str, dict[str, Any]], None],
         begin: Checkpoint,
         names: Names = WHOLE,
@@ -58,9 +55,10 @@ class Writer:
         self.reasons: Counter[str] = Counter()
         self._location = storage.location
         size, number = config.row_group_rows, begin.number
-        self._metrics = PartWriter(storage, "metrics", schema, size, number, names=names)
-        self._rejected = PartWriter(storage, "rejected", REJECTED, size, number, names=names)
-        self._columns = columns
+        self._parts = {
+            table.name: PartWriter(storage, table.name, table.schema, size, number, names=names)
+            for table in sorted(tables, key=lambda table: table.leads)  # that one last
+        }
         self._config = config
         self._on_part = on_part
         self._waiting: dict[int, list[Result]] = {}
@@ -70,10 +68,10 @@ class Writer:
         self._places = {place.key: place for place in begin.places}
         self._opened = time.monotonic()
 
-    def add(self, result: Result) -> list[pa.Table]:
+    def add(self, result: Result) -> list[dict[str, pa.Table]]:
         """Take a result; when that makes the next windows whole, write them.
 
-        Returns the tables of metrics that were written.
+        Returns what was written of each window, by the name of the table.
 
         :raises RunFault: the disk did not take them. What earlier parts hold stays.
         """
@@ -111,8 +109,8 @@ class Writer:
 
     def abandon(self) -> None:
         """Leave only finished parts behind."""
-        self._metrics.abandon()
-        self._rejected.abandon()
+        for parts in self._parts.values():
+            parts.abandon()
 
     def _whole_window(self) -> list[Result] | None:
         results = self._waiting.get(self._next_window, [])
@@ -123,24 +121,20 @@ class Writer:
         self._next_window += 1
         return results
 
-    def _write(self, window: Sequence[Result]) -> pa.Table:
+    def _write(self, window: Sequence[Result]) -> dict[str, pa.Table]:
         records = [record for result in window for record in result.records]
-        values = np.concatenate([result.values for result in window])
-        order = sorted(range(len(records)), key=lambda place: records[place].origin.row)
-        table = metrics_table(
-            [records[place] for place in order], values[order], self._columns, self._metrics.schema
-        )
-        rejections: list[Rejection] = [one for result in window for one in result.rejections]
-        rejections.sort(key=lambda rejection: rejection.origin.row)
+        rejections = [one for result in window for one in result.rejections]
         if self._end_row == self._first_row:
             self._opened = time.monotonic()
-        self._metrics.append(table)
-        self._rejected.append(rejected_table(rejections))
+        written = {}
+        for name, parts in self._parts.items():
+            written[name] = _in_input_order([result.tables[name] for result in window])
+            parts.append(written[name])
         self._count(records, rejections, window)
         origins = [one.origin for one in records] + [one.origin for one in rejections]
         self._go_on_behind(origins)
         self._end_row += len(origins)
-        return table
+        return written
 
     def _go_on_behind(self, origins: Sequence[Origin]) -> None:
         if self._config.follow:
@@ -177,7 +171,7 @@ class Writer:
         config, rows = self._config, self._end_row - self._first_row
         return rows > 0 and (
             rows >= config.part_rows
-            or self._metrics.bytes + self._rejected.bytes >= config.part_bytes
+            or sum(parts.bytes for parts in self._parts.values()) >= config.part_bytes
             or time.monotonic() - self._opened >= config.part_seconds
         )
 
@@ -188,7 +182,7 @@ class Writer:
     def _commit(self) -> None:
         covers = {"first_row": self._first_row, "end_row": self._end_row}
         places = [asdict(place) for place in self._places.values()]
-        tables = (self._rejected, self._metrics)
+        tables = tuple(self._parts.values())
         rows = {parts.table: parts.rows for parts in tables}
         commit(self._number, tables, covers | {"places": places, "counts": dict(self.counts)})
         self.committed = dict(self.counts)
@@ -197,6 +191,17 @@ class Writer:
         self._first_row = self._end_row
         for parts in tables:
             parts.begin(self._number)
+
+
+def _in_input_order(tables: Sequence[pa.Table]) -> pa.Table:
+    """The rows of all `tables` by their input row; those of one input row stay in their order."""
+    table = pa.concat_tables(tables)
+    row = table["row"].to_numpy()
+    if (np.diff(row) >= 0).all():
+        return table
+    # one chunk a column: taking from many chunks costs a search for every value
+    table = table.unify_dictionaries().combine_chunks()
+    return table.take(np.argsort(row, kind="stable"))
 
 
 def _row(origin: Origin) -> int:

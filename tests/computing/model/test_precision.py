@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-import streamer.computing.worker
 from streamer.computing.load import load_worker
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.model.precision import in_float32, with_short_weights
@@ -92,14 +91,14 @@ def records(folder: Path, *prompts: str) -> list[str]:
 @pytest.mark.parametrize("forward", ["native", "bridge"])
 def test_in_bf16_the_model_is_close_and_what_follows_is_exact(load, monkeypatch, forward, tmp_path):
     seen = []
-    compute = streamer.computing.worker.compute
-
-    def look(families, columns, activations):
-        seen.append(activations)
-        return compute(families, columns, activations)
-
-    monkeypatch.setattr(streamer.computing.worker, "compute", look)
     worker = load(bf16=True, forward=forward)
+    take = worker.tables.take
+
+    def look(activations):
+        seen.append(activations)
+        return take(activations)
+
+    monkeypatch.setattr(worker.tables, "take", look)
     exact, short = read(load().model), read(worker.model)
     assert 1e-4 < farthest(short, exact) < 0.05
     assert {sae.dtype for sae in worker.saes} == {torch.float32}

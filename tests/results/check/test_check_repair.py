@@ -66,7 +66,7 @@ def test_a_killed_run_with_damage_is_broken(killed):
 
 
 def go_on(path: Path) -> list[str]:
-    return tidy(LocalStorage(path))
+    return tidy(LocalStorage(path), "metrics")
 
 
 @pytest.mark.parametrize("remove", [repair, go_on])

@@ -7,8 +7,16 @@ import torch
 
 from streamer.computing.load import load_worker
 from streamer.config import RunConfig
-from streamer.records import Column
-from streamer.tables.metrics import FAMILIES, Activations, Family, Layout, columns_of, compute
+from streamer.tables import REJECTED, metrics_of
+from streamer.tables.metrics import (
+    FAMILIES,
+    Activations,
+    Column,
+    Family,
+    Layout,
+    columns_of,
+    compute,
+)
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.angles import angle, line_angle
 from support.runs import run_with
@@ -183,7 +191,7 @@ def test_a_new_metric_is_a_few_lines_and_a_column(tmp_path):
             for place, passage in enumerate(activations.passages)
         },
     )
-    worker = load_worker(RunConfig(), "contrast", (*FAMILIES, peak))
+    worker = load_worker(RunConfig(), "contrast", [metrics_of((*FAMILIES, peak)), REJECTED])
     run, _ = run_with(worker, out=tmp_path / "RUN", limit=5)
     table = run.table("metrics")
     assert table.column_names[-3:] == ["peak_prompt", "peak_fact", "peak_hall"]

@@ -1,6 +1,6 @@
 """`streamer check`: everything that a run directory promises, verified."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +9,23 @@ from streamer.results.check.commits import CommitAudit, Totals
 from streamer.results.check.inputs import check_inputs
 from streamer.results.check.leftovers import find_leftovers, is_being_written
 from streamer.results.check.manifest import Manifest, read_manifest
-from streamer.results.check.parts import METRICS, Listing, list_parts, shown
+from streamer.results.check.parts import Listing, list_parts, shown
 from streamer.results.check.report import Report
+from streamer.tables import TABLES, Table, leading
 
 FIX = "`streamer check --repair` removes what a crash left"
 
 
-def check(path: Path, read_input: bool, on_step: Callable[[str], Any]) -> Report:
+def check(
+    path: Path,
+    read_input: bool,
+    on_step: Callable[[str], Any],
+    tables: Sequence[Table] = TABLES,
+) -> Report:
     """Verify the run directory `path` and change nothing. `on_step` hears what is being read.
+
+    Of `tables` it knows the columns and what their rows stand for; of others that the run has, that
+    they belong to its commits, and that their rows are in order.
 
     An unfinished run is verified as far as it goes; that it is unfinished is no fault.
 
@@ -24,19 +33,20 @@ def check(path: Path, read_input: bool, on_step: Callable[[str], Any]) -> Report
     """
     report = Report(path)
     live = is_being_written(path)
-    manifest = _manifest(path, report)  # before the parts: all that it counts is in them then
+    leads = leading(tables).name
+    manifest = _manifest(path, leads, report)  # before the parts: all it counts is in them then
     try:
-        listing = list_parts(path)
+        listing = list_parts(path, leads)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error}") from None
-    audit = CommitAudit(listing, manifest.columns, report, on_step)
+    audit = CommitAudit(listing, tables, manifest.columns, report, on_step)
     totals = audit.run()
     _say(report, manifest, live, audit)
     if manifest.is_closed:
         _compare_counts(report, manifest, totals)
     _inputs(report, manifest, totals, read_input, on_step)
     _leftovers(report, listing, manifest, live)
-    rows = f"{totals.rows or 0:,} rows and {totals.rejected or 0:,} rejected"
+    rows = " and ".join(totals.said())
     goes_on = "it is being written" if live else "resuming goes on from here"
     report.verdict = (
         f"{path} is whole: {rows}"
@@ -46,7 +56,7 @@ def check(path: Path, read_input: bool, on_step: Callable[[str], Any]) -> Report
     return report
 
 
-def _manifest(path: Path, report: Report) -> Manifest:
+def _manifest(path: Path, leads: str, report: Report) -> Manifest:
     """The manifest; an empty one, and a fault, if it cannot be read beside parts that may.
 
     :raises UsageError: nothing here is a run's.
@@ -54,7 +64,7 @@ def _manifest(path: Path, report: Report) -> Manifest:
     try:
         return read_manifest(path)
     except (OSError, ValueError) as error:
-        if not (path / METRICS).is_dir():
+        if not (path / leads).is_dir():
             raise UsageError(f"no run in {path}: {error}. Check the path.") from None
         report.manifest.fault(f"manifest.json cannot be read: {error}")
         return Manifest()
@@ -71,12 +81,12 @@ def _say(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> 
     report.schemas.said = "equal in all parts of a table"
     report.footers.said = "parts are numbered without a gap, and none is missing"
     report.rows.said = f"{totals.end_row or 0:,}, each once and in order"
-    report.counts.said = f"{totals.rows or 0:,} measured, {totals.rejected or 0:,} rejected"
+    report.counts.said = ", ".join(totals.said())
 
 
 def _compare_counts(report: Report, manifest: Manifest, totals: Totals) -> None:
     """A run that ended in order counted what its parts hold."""
-    held = {"rows": totals.rows, "rejected": totals.rejected, "records": totals.end_row}
+    held = {**(totals.held or {}), "records": totals.end_row}
     for key, have in held.items():
         said = manifest.counts.get(key)
         if have is not None and said != have:
@@ -108,11 +118,14 @@ def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool)
     if live:
         line.skip("the run is being written")
         return
-    line.said = "nothing"
+    line.said, leads = "nothing", listing.leading
+    line.remedy = (
+        f"restore the parts of {leads} from a copy, or remove this part by hand and resume"
+    )
     leftovers = find_leftovers(report.path, listing, manifest)
     for file in leftovers.unexplained:
         line.fault(
-            f"{shown(file)} is beyond the last commit, which no crash explains: parts of metrics "
+            f"{shown(file)} is beyond the last commit, which no crash explains: parts of {leads} "
             f"are missing"
         )
     if leftovers.removable:

@@ -12,30 +12,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamer.results.check.parts import (
-    METRICS,
-    REJECTED,
-    Damaged,
-    Footer,
-    Listing,
-    OpenPart,
-    name_of,
-    shown,
-)
+from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, name_of, shown
 from streamer.results.check.report import Report
-from streamer.results.check.rows import Numbers, fault_of_rows
+from streamer.results.check.rows import Numbers, fault_of_order, fault_of_rows
 from streamer.results.check.schemas import difference, schema_fault
+from streamer.tables import Table
 
 
 @dataclass(slots=True)
 class Totals:
     """What the commits so far hold; None where a damaged or missing part hides it."""
 
+    held: dict[str, int | None]
+    """Rows of each table whose rows stand for input rows, under the name that counts give them."""
     end_row: int | None = 0
-    rows: int | None = 0
-    rejected: int | None = 0
     sources: Counter[str] = field(default_factory=Counter)
     """Input records by source, good and bad."""
+
+    def said(self) -> list[str]:
+        """How many rows there are of each kind, as text."""
+        return [f"{count or 0:,} {name}" for name, count in self.held.items()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +50,31 @@ class CommitAudit:
     def __init__(
         self,
         listing: Listing,
+        tables: Sequence[Table],
         columns: Sequence[str],
         report: Report,
         on_step: Callable[[str], Any],
     ) -> None:
-        self.totals = Totals()
+        self._known = {table.name: table for table in tables}
+        self._counted = {table.name: table.counted_as for table in tables if table.counted_as}
+        """Tables in which each input row is once."""
+        self.totals = Totals(dict.fromkeys(self._counted.values(), 0))
         self.parts = 0
         self._listing = listing
+        self._leading = listing.leading
         self._columns = columns
         self._report = report
         self._on_step = on_step
-        self._tables = {METRICS, REJECTED}
+        self._tables = {self._leading, *self._counted}
+        """Those that the run has."""
         self._schemas: dict[str, tuple[str, pa.Schema]] = {}
 
     def run(self) -> Totals:
         """Look at every part; the totals of all commits."""
         expected = 0
-        for number in sorted(self._listing.metrics):
+        for number in sorted(self._listing.commits):
             if number > expected:
-                name = f"{METRICS}/{name_of(expected)}"
+                name = f"{self._leading}/{name_of(expected)}"
                 self._report.footers.fault(f"{name} is missing: the next part is {number:05d}")
                 self._lose_count()
             self._commit(number)
@@ -86,17 +88,18 @@ class CommitAudit:
         return self.totals
 
     def _lose_count(self) -> None:
-        self.totals.end_row = self.totals.rows = self.totals.rejected = None
+        self.totals.end_row = None
+        self.totals.held = dict.fromkeys(self.totals.held)
 
     def _commit(self, number: int) -> None:
-        metrics = self._read(METRICS, number)
-        footer = metrics.footer if metrics else None
+        leading = self._read(self._leading, number)
+        footer = leading.footer if leading else None
         if footer is not None:
             self._tables |= footer.tables.keys()
-        readings = {METRICS: metrics} | {
+        readings = {self._leading: leading} | {
             table: self._read(table, number)
             for table, parts in self._listing.tables.items()
-            if table != METRICS and number in parts
+            if table != self._leading and number in parts
         }
         if footer is None:
             self._lose_count()
@@ -136,13 +139,14 @@ class CommitAudit:
     def _decode(self, table: str, part: OpenPart) -> Numbers:
         found = [np.empty(0, np.int64)]
         for group in part.row_groups():
-            if table not in (METRICS, REJECTED):
-                continue
-            if group["row"].null_count or group["source"].null_count:
-                raise Damaged("has rows without number or source")
+            if group["row"].null_count:
+                raise Damaged("has rows without number")
             found.append(group["row"].to_numpy())
-            for entry in pc.value_counts(group["source"].combine_chunks()).to_pylist():
-                self.totals.sources[entry["values"]] += entry["counts"]
+            if table in self._counted:
+                if group["source"].null_count:
+                    raise Damaged("has rows without source")
+                for entry in pc.value_counts(group["source"].combine_chunks()).to_pylist():
+                    self.totals.sources[entry["values"]] += entry["counts"]
         return np.concatenate(found)
 
     def _same_schema(self, table: str, name: str, schema: pa.Schema) -> bool:
@@ -153,7 +157,7 @@ class CommitAudit:
                 f"its columns differ from those of {first}: {difference(schema, reference)}"
             )
         else:
-            fault = schema_fault(table, schema, self._columns)
+            fault = schema_fault(self._known.get(table), schema, self._columns)
             if not fault:
                 self._schemas[table] = (name, schema)
         if fault:
@@ -165,7 +169,7 @@ class CommitAudit:
         before = self.totals.end_row
         if before is not None and footer.first_row != before:
             self._report.footers.fault(
-                f"{METRICS}/{name_of(number)} begins with row {footer.first_row:,}, "
+                f"{self._leading}/{name_of(number)} begins with row {footer.first_row:,}, "
                 f"but the parts before it end with row {before:,}"
             )
         self.totals.end_row = footer.end_row
@@ -173,7 +177,7 @@ class CommitAudit:
     def _tables_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
         """The commit has the parts that its footer names, with as many rows, and no others."""
         fault = self._report.footers.fault
-        commit = f"{METRICS}/{name_of(number)}"
+        commit = f"{self._leading}/{name_of(number)}"
         for table in sorted({*footer.tables, *readings}):
             name, said = f"{table}/{name_of(number)}", footer.tables.get(table, 0)
             reading = readings.get(table)
@@ -186,34 +190,38 @@ class CommitAudit:
                 fault(f"{name} does not belong to {commit}: their footers differ")
 
     def _rows_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
-        """Each row of the commit is in one table, once, in order."""
-        found: dict[str, Numbers] = {}
-        for table in (METRICS, REJECTED):
-            if table in readings:
-                reading = readings[table]
-                if reading is None or reading.numbers is None:
-                    return  # told as a fault of the file
-                found[f"{table}/{name_of(number)}"] = reading.numbers
-        fault = fault_of_rows(footer.first_row, footer.end_row, found)
-        if fault:
+        """Each row of the commit is in one of the counted tables, once, and all are in order."""
+        counted: dict[str, Numbers] = {}
+        hidden = False
+        for table, reading in readings.items():
+            if reading is None or reading.numbers is None:
+                hidden |= table in self._counted  # reported as a fault of the file
+                continue
+            name = f"{table}/{name_of(number)}"
+            if table in self._counted:
+                counted[name] = reading.numbers
+            elif fault := fault_of_order(
+                name, footer.first_row, footer.end_row, reading.numbers, step=0
+            ):
+                self._report.rows.fault(fault)
+        if not hidden and (fault := fault_of_rows(footer.first_row, footer.end_row, counted)):
             self._report.rows.fault(fault)
 
     def _count(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
         """The footer's running counts are what the parts hold up to here."""
-        totals, counts = self.totals, footer.counts
-        metrics, rejected = readings[METRICS], readings.get(REJECTED)
-        missing = REJECTED not in readings and footer.tables.get(REJECTED)
-        if totals.rows is None or totals.rejected is None or metrics is None or missing:
-            rows, refused = counts.get("rows"), counts.get("rejected")
-            totals.rows = rows if isinstance(rows, int) else None
-            totals.rejected = refused if isinstance(refused, int) else None
-            return
-        totals.rows += metrics.rows
-        totals.rejected += rejected.rows if rejected else 0
-        have = {"rows": totals.rows, "rejected": totals.rejected}
-        for key, held in have.items():
-            if counts.get(key) != held:
+        held, counts = self.totals.held, footer.counts
+        is_hidden = None in held.values() or any(
+            readings.get(table) is None and footer.tables.get(table) for table in self._counted
+        )
+        for table, name in self._counted.items():
+            said, before = counts.get(name), held[name]
+            if is_hidden or before is None:
+                held[name] = said if isinstance(said, int) else None
+                continue
+            reading = readings.get(table)
+            held[name] = before + (reading.rows if reading else 0)
+            if said != held[name]:
                 self._report.counts.fault(
-                    f"{METRICS}/{name_of(number)}: its footer counts {counts.get(key)} {key} up "
-                    f"to here, the parts hold {held}"
+                    f"{self._leading}/{name_of(number)}: its footer counts {said} {name} up "
+                    f"to here, the parts hold {held[name]}"
                 )

@@ -1,12 +1,14 @@
 """What a crash leaves in a run directory, and its removal: that, and nothing else."""
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamer.errors import RunFault, UsageError
 from streamer.results.check.manifest import Manifest, read_manifest
 from streamer.results.check.parts import Damaged, Listing, OpenPart, list_parts, name_of
+from streamer.tables import TABLES, Table, leading
 from streamer.writing.commit import orphans, unpublished_files
 from streamer.writing.storage.base import Locked
 from streamer.writing.storage.local import LocalStorage
@@ -20,7 +22,7 @@ class Leftovers:
     removable: list[Path] = field(default_factory=list)
     """Temporary files, and parts of the commit that a crash interrupted."""
     unexplained: list[Path] = field(default_factory=list)
-    """Parts beyond the last commit that no crash leaves: parts of metrics must be missing. Going on
+    """Parts beyond the last commit that no crash leaves: leading parts must be missing. Going on
     would remove them, too, and do their rows again."""
 
 
@@ -28,12 +30,12 @@ def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftover
     """What lies in the run directory `path` beside the run.
 
     A crash interrupts one commit, the one after the last, whose rows follow those of the last.
-    Other parts that lack their part of metrics are the only trace of rows that were lost.
+    Other parts that lack their leading part are the only trace of rows that were lost.
     """
     storage = LocalStorage(path)
     leftovers = Leftovers([path / name for name in unpublished_files(storage)])
     end_row = _end_row(listing)
-    for name in orphans(storage):
+    for name in orphans(storage, listing.leading):
         file = path / name
         follows = False
         with contextlib.suppress(Damaged), OpenPart(file) as part:
@@ -48,7 +50,7 @@ def _end_row(listing: Listing) -> int | None:
     if listing.last < 0:
         return 0
     try:
-        with OpenPart(listing.metrics[listing.last]) as part:
+        with OpenPart(listing.commits[listing.last]) as part:
             return part.footer().end_row
     except Damaged:
         return None
@@ -67,8 +69,9 @@ def is_being_written(path: Path) -> bool:
     return False
 
 
-def repair(path: Path) -> list[str]:
-    """Remove from the run directory `path` what a crash left; the names of what was removed.
+def repair(path: Path, tables: Sequence[Table] = TABLES) -> list[str]:
+    """Remove from the run directory `path`, which has these `tables`, what a crash left; the names
+    of what was removed.
 
     Holds the run's lock meanwhile.
 
@@ -85,7 +88,8 @@ def repair(path: Path) -> list[str]:
         try:
             # read under the lock: another process may just have finished the run
             manifest = read_manifest(path)
-            removable = find_leftovers(path, list_parts(path), manifest).removable
+            listing = list_parts(path, leading(tables).name)
+            removable = find_leftovers(path, listing, manifest).removable
             names = [str(file.relative_to(path)) for file in removable]
             for name in names:
                 storage.remove(name)

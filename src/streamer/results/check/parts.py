@@ -9,11 +9,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.writing.commit import LEADING
 from streamer.writing.names import Part, part_of
 from streamer.writing.parts import METADATA_KEY
-
-METRICS, REJECTED = LEADING, "rejected"
 
 
 class Damaged(Exception):
@@ -24,32 +21,34 @@ class Damaged(Exception):
 class Listing:
     """The parts of a run at one moment: table to number to file."""
 
+    leading: str
+    """The table whose parts make the commits."""
     tables: dict[str, dict[int, Path]]
     strangers: list[Path] = field(default_factory=list)
     """Parquet files beside them that are no parts, though readers take them for some."""
 
     @property
-    def metrics(self) -> dict[int, Path]:
-        """The commits: a part of metrics each."""
-        return self.tables[METRICS]
+    def commits(self) -> dict[int, Path]:
+        """The commits: a part of the leading table each."""
+        return self.tables[self.leading]
 
     @property
     def last(self) -> int:
         """The number of the last commit; -1 if there is none."""
-        return max(self.metrics, default=-1)
+        return max(self.commits, default=-1)
 
 
-def list_parts(run: Path) -> Listing:
-    """The parts in `run`.
+def list_parts(run: Path, leading: str) -> Listing:
+    """The parts in `run`, of which the table `leading` leads.
 
-    metrics comes first: of a run that is being written, a commit's other parts are there before its
-    part of metrics, so none is missed.
+    That comes first: of a run that is being written, a commit's other parts are there before its
+    leading part, so none is missed.
 
     :raises OSError: a directory cannot be read.
     """
-    listing = Listing({METRICS: {}})
+    listing = Listing(leading, {leading: {}})
     folders = sorted(entry for entry in run.iterdir() if entry.is_dir())
-    for folder in sorted(folders, key=lambda folder: folder.name != METRICS):
+    for folder in sorted(folders, key=lambda folder: folder.name != leading):
         parts: dict[int, Path] = {}
         for file in sorted(folder.glob("*.parquet")):
             part = part_of(file.name)

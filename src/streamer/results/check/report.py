@@ -9,7 +9,6 @@ from rich.table import Table
 
 AGAIN = "restore it from a copy, or measure again into another directory"
 OTHER_INPUT = "put the input that was read back, or measure this one into another directory"
-LOST = "restore the parts of metrics from a copy, or remove this part by hand and resume"
 
 
 @dataclass(slots=True)
@@ -60,7 +59,7 @@ class Report:
     rows: Line = field(default_factory=lambda: Line("rows"))
     counts: Line = field(default_factory=lambda: Line("counts"))
     inputs: Line = field(default_factory=lambda: Line("input", remedy=OTHER_INPUT))
-    leftovers: Line = field(default_factory=lambda: Line("left over", remedy=LOST))
+    leftovers: Line = field(default_factory=lambda: Line("left over"))
     verdict: str = ""
     """In one sentence, if nothing is wrong."""
 

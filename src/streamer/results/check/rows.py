@@ -12,15 +12,8 @@ def fault_of_rows(first: int, end: int, found: Mapping[str, Numbers]) -> str | N
     """What keeps the row numbers in `found` (part to numbers) from being first to end - 1, each
     once, ascending in each part; None if nothing does."""
     for name, numbers in found.items():
-        steps = np.flatnonzero(np.diff(numbers) <= 0)
-        if len(steps):
-            before, after = numbers[steps[0]], numbers[steps[0] + 1]
-            if before == after:
-                return f"{name} has row {after} twice"
-            return f"{name} has row {after} after row {before}: not in order"
-        outside = numbers[(numbers < first) | (numbers >= end)]
-        if len(outside):
-            return f"{name} has row {outside[0]}, though it covers {first} to {end - 1}"
+        if fault := fault_of_order(name, first, end, numbers, step=1):
+            return fault
     every = np.sort(np.concatenate(list(found.values())))
     twice = every[1:][np.diff(every) == 0]
     names = " and ".join(found)
@@ -30,4 +23,19 @@ def fault_of_rows(first: int, end: int, found: Mapping[str, Numbers]) -> str | N
         gaps = np.flatnonzero(every != np.arange(first, first + len(every)))
         missing = first + (int(gaps[0]) if len(gaps) else len(every))
         return f"row {missing} is missing: it is not in {names}"
+    return None
+
+
+def fault_of_order(name: str, first: int, end: int, numbers: Numbers, step: int) -> str | None:
+    """What keeps the row `numbers` of the part `name` from lying between first and end - 1, each at
+    least `step` behind the one before; None if nothing does."""
+    steps = np.flatnonzero(np.diff(numbers) < step)
+    if len(steps):
+        before, after = numbers[steps[0]], numbers[steps[0] + 1]
+        if before == after:
+            return f"{name} has row {after} twice"
+        return f"{name} has row {after} after row {before}: not in order"
+    outside = numbers[(numbers < first) | (numbers >= end)]
+    if len(outside):
+        return f"{name} has row {outside[0]}, though it covers {first} to {end - 1}"
     return None

@@ -4,34 +4,35 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from streamer.results.check.parts import METRICS, REJECTED
-from streamer.tables.rejected import REJECTED as REJECTED_SCHEMA
-
-KEYS = [("row", pa.int64()), ("id", pa.string()), ("source", pa.string())]
-"""The first columns of metrics."""
+from streamer.tables import Table
 
 
-def schema_fault(table: str, schema: pa.Schema, columns: Sequence[str]) -> str:
-    """What is wrong with the first part of `table`; `columns` are the measurements that the
-    manifest names, last in metrics. Empty if nothing is."""
-    if table == REJECTED and (fault := difference(schema, REJECTED_SCHEMA)):
-        return f"its columns are not those of rejected: {fault}"
-    if table == METRICS:
-        fields = [(field.name, field.type) for field in schema]
-        if fields[: len(KEYS)] != KEYS:
-            return "its first columns are not row, id and source"
-        if columns and schema.names[-len(columns) :] != list(columns):
-            return "its last columns are not those that manifest.json names"
+def schema_fault(table: Table | None, schema: pa.Schema, columns: Sequence[str]) -> str:
+    """What is wrong with the first part of `table`, None for one that only the run knows; `columns`
+    are the measurements that the manifest names, last in the table that leads. Empty if nothing."""
+    if table is None:
+        first = schema.field(0) if len(schema) else None
+        is_row = first is not None and (first.name, first.type) == ("row", pa.int64())
+        return "" if is_row else "its first column is not row"
+    if not table.has_more_columns:
+        fault = difference(schema, table.schema)
+        return fault and f"its columns are not those of {table.name}: {fault}"
+    keys = [(field.name, field.type) for field in table.schema]
+    if [(field.name, field.type) for field in schema][: len(keys)] != keys:
+        *names, last = table.schema.names
+        return f"its first columns are not {', '.join(names)} and {last}"
+    if table.leads and columns and schema.names[-len(columns) :] != list(columns):
+        return "its last columns are not those that manifest.json names"
     return ""
 
 
 def difference(schema: pa.Schema, reference: pa.Schema) -> str:
     """The first column in which `schema` is not `reference`; empty if it is."""
-    for place in range(max(len(schema), len(reference))):
-        here = schema.field(place) if place < len(schema) else "nothing"
-        there = reference.field(place) if place < len(reference) else "nothing"
+    for index in range(max(len(schema), len(reference))):
+        here = schema.field(index) if index < len(schema) else "nothing"
+        there = reference.field(index) if index < len(reference) else "nothing"
         if here != there:
-            return f"column {place} is {_shown(here)}, not {_shown(there)}"
+            return f"column {index} is {_shown(here)}, not {_shown(there)}"
     return ""
 
 

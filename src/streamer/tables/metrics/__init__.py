@@ -4,9 +4,8 @@
 `docs/architecture.md`) and put it here.
 """
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import Activations
-from streamer.tables.metrics.columns import Family, Layout, columns_of, compute
+from streamer.tables.metrics.columns import Family, columns_of, compute
 from streamer.tables.metrics.consistency import CONSISTENCY
 from streamer.tables.metrics.differences import DIFFERENCES
 from streamer.tables.metrics.drift import DRIFT
@@ -14,6 +13,7 @@ from streamer.tables.metrics.entropy import ENTROPY
 from streamer.tables.metrics.geometry import GEOMETRY
 from streamer.tables.metrics.spectroscopy import SPECTROSCOPY
 from streamer.tables.metrics.stability import STABILITY
+from streamer.tables.table import Column, Layout
 
 FAMILIES: tuple[Family, ...] = (
     SPECTROSCOPY,

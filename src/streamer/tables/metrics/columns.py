@@ -1,15 +1,15 @@
 """How families of metrics name their columns and hand in their values."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import Activations, LayerActivations
+from streamer.tables.table import Column, Layout
 
 Values: TypeAlias = dict[str, Tensor]
 """Column name to [record] values, floating point, NaN where undefined."""
@@ -17,19 +17,8 @@ LayerValues: TypeAlias = dict[str, Tensor]
 """Metric name to [record, passage] values at one layer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What decides which columns there are."""
-
-    layers: tuple[int, ...]
-    passages: tuple[str, ...]
-    d_sae: tuple[int, ...]
-    """Width of each layer's SAE."""
-
-    @property
-    def is_contrast(self) -> bool:
-        """Whether there is a fact to compare a hallucination with."""
-        return {"fact", "hall"} <= set(self.passages)
+COUNT = "l0_norm"
+"""The metric that counts a passage's active features, which all others rest on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,47 +34,60 @@ class Family:
     """From the activations, and the columns of the families before it, to its own columns."""
 
 
+def name_of(metric: str, layer: int, passage: str) -> str:
+    """The name of the column of `metric` at a layer."""
+    return f"l{layer}_{passage}_{metric}"
+
+
+def counts_of(layers: Sequence[int], passages: Sequence[str]) -> tuple[str, ...]:
+    """The columns that count the active features of these passages at these layers."""
+    return tuple(name_of(COUNT, layer, passage) for layer in layers for passage in passages)
+
+
 def per_passage(
     name: str,
     metrics: Sequence[Column],
     compute: Callable[[LayerActivations], LayerValues],
 ) -> Family:
-    """A family with a column `l{layer}_{passage}_{metric}` for every layer, passage and metric."""
+    """A family with a column `l{layer}_{passage}_{metric}` for every layer, passage and metric;
+    `metrics` say what it is, under the name of the metric."""
 
     def columns(layout: Layout) -> list[Column]:
         return [
-            Column(f"l{layer}_{passage}_{metric.name}", metric.type, metric.categories)
+            replace(
+                metric,
+                name=name_of(metric.name, layer, passage),
+                rests_on=counts_of([layer], [passage]),
+                metric=metric.name,
+                layer=layer,
+                passage=passage,
+            )
             for layer in layout.layers
             for passage in layout.passages
             for metric in metrics
         ]
 
     def values(activations: Activations, _: Values) -> Values:
-        found: Values = {}
-        for layer in activations.layers:
-            for metric, by_passage in compute(layer).items():
-                for passage, column in zip(activations.passages, by_passage.unbind(1), strict=True):
-                    found[f"l{layer.layer}_{passage}_{metric}"] = column
-        return found
+        return {
+            name_of(metric, layer.layer, passage): column
+            for layer in activations.layers
+            for metric, by_passage in compute(layer).items()
+            for passage, column in zip(activations.passages, by_passage.unbind(1), strict=True)
+        }
 
     return Family(name, columns, values)
 
 
 def columns_of(families: Sequence[Family], layout: Layout) -> tuple[Column, ...]:
     """All columns of `families` in their order: by layer, passage and metric, then per record."""
+
+    def position(column: Column) -> tuple[int, ...]:
+        if column.layer is None or column.passage is None:
+            return (len(layout.layers),)
+        return layout.layers.index(column.layer), layout.passages.index(column.passage)
+
     found = [column for family in families for column in family.columns(layout)]
-    per_layer = {
-        (layer, passage): f"l{layer}_{passage}_"
-        for layer in layout.layers
-        for passage in layout.passages
-    }
-    ordered = [
-        column
-        for prefix in per_layer.values()
-        for column in found
-        if column.name.startswith(prefix)
-    ]
-    return (*ordered, *(column for column in found if column not in ordered))
+    return tuple(sorted(found, key=position))
 
 
 def compute(

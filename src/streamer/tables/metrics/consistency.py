@@ -1,15 +1,23 @@
 """Whether the second and the third layer activate the same features."""
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import Activations
-from streamer.tables.metrics.columns import Family, Layout, Values
+from streamer.tables.metrics.columns import Family, Values, counts_of
+from streamer.tables.table import Column, Layout
 
 
 def _columns(layout: Layout) -> list[Column]:
     """None with fewer than three layers, or if those two SAEs differ in width."""
     if len(layout.layers) < 3 or layout.d_sae[1] != layout.d_sae[2]:
         return []
-    return [Column(f"cross_layer_consistency_{passage}") for passage in layout.passages]
+    return [
+        Column(
+            f"cross_layer_consistency_{passage}",
+            rests_on=counts_of(layout.layers[1:3], [passage]),
+            metric="cross_layer_consistency",
+            passage=passage,
+        )
+        for passage in layout.passages
+    ]
 
 
 def _compute(activations: Activations, _: Values) -> Values:
@@ -23,8 +31,8 @@ def _compute(activations: Activations, _: Values) -> Values:
     # 0/0 is NaN: nothing active, nothing to compare
     cosine = product / (second.magnitude.norm(dim=-1) * third.magnitude.norm(dim=-1))
     return {
-        f"cross_layer_consistency_{passage}": cosine[:, place]
-        for place, passage in enumerate(activations.passages)
+        f"cross_layer_consistency_{passage}": cosine[:, index]
+        for index, passage in enumerate(activations.passages)
     }
 
 

@@ -8,21 +8,45 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import Activations
-from streamer.tables.metrics.columns import Family, Layout, Values
+from streamer.tables.metrics.columns import Family, Values
 from streamer.tables.metrics.consistency import CONSISTENCY
+from streamer.tables.metrics.drift import DRIFT
+from streamer.tables.metrics.entropy import ENTROPY
+from streamer.tables.metrics.stability import STABILITY
+from streamer.tables.table import Column, Layout
 
 MORE_IN_HALLUCINATION = ("centroid_drift", "axis_twist", "entropy")
 LESS_IN_HALLUCINATION = ("stability", "cross_layer_consistency")
+OF = (DRIFT, ENTROPY, STABILITY, CONSISTENCY)
+"""The families whose columns are compared."""
 
 
 def _columns(layout: Layout) -> list[Column]:
     if not layout.is_contrast:
         return []
-    absent = () if CONSISTENCY.columns(layout) else ("cross_layer_consistency",)
-    metrics = (*MORE_IN_HALLUCINATION, *LESS_IN_HALLUCINATION)
-    return [Column(f"{metric}_diff") for metric in metrics if metric not in absent]
+    sides = {
+        (column.metric, column.passage): column
+        for family in OF
+        for column in family.columns(layout)
+    }
+    return [
+        _difference(metric, sides[metric, "fact"], sides[metric, "hall"])
+        for metric in (*MORE_IN_HALLUCINATION, *LESS_IN_HALLUCINATION)
+        if (metric, "fact") in sides
+    ]
+
+
+def _difference(metric: str, fact: Column, hall: Column) -> Column:
+    return Column(
+        f"{metric}_diff",
+        unit=fact.unit,
+        discrete=fact.discrete,
+        rounding="parts",
+        parts=(fact.name, hall.name),
+        rests_on=tuple(dict.fromkeys((*fact.rests_on, *hall.rests_on))),
+        metric=f"{metric}_diff",
+    )
 
 
 def _compute(_: Activations, values: Mapping[str, Tensor]) -> Values:

@@ -1,19 +1,27 @@
 """How far a passage's features lie from its prompt's, at the first layer, in degrees."""
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.angles import angle, line_angle
-from streamer.tables.metrics.columns import Family, Layout, Values
+from streamer.tables.metrics.columns import Family, Values, counts_of
+from streamer.tables.table import Column, Layout, Rounding
 
 CONTRASTED = ("fact", "hall")
+METRICS: dict[str, Rounding] = {"centroid_drift": "radian", "axis_twist": "axis"}
 
 
 def _columns(layout: Layout) -> list[Column]:
     if not layout.is_contrast:
         return []
     return [
-        Column(f"{metric}_{passage}")
-        for metric in ("centroid_drift", "axis_twist")
+        Column(
+            f"{metric}_{passage}",
+            unit="degrees",
+            rounding=rounding,
+            rests_on=counts_of(layout.layers[:1], ["prompt", passage]),
+            metric=metric,
+            passage=passage,
+        )
+        for metric, rounding in METRICS.items()
         for passage in CONTRASTED
     ]
 

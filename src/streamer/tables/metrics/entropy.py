@@ -2,15 +2,24 @@
 
 import torch
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import Activations
-from streamer.tables.metrics.columns import Family, Layout, Values
+from streamer.tables.metrics.columns import Family, Values, counts_of
+from streamer.tables.table import Column, Layout
 
 TOP = 50
 
 
 def _columns(layout: Layout) -> list[Column]:
-    return [Column(f"entropy_{passage}") for passage in layout.passages]
+    return [
+        Column(
+            f"entropy_{passage}",
+            unit="nats",
+            rests_on=counts_of(layout.layers[:1], [passage]),
+            metric="entropy",
+            passage=passage,
+        )
+        for passage in layout.passages
+    ]
 
 
 def _compute(activations: Activations, _: Values) -> Values:
@@ -20,8 +29,8 @@ def _compute(activations: Activations, _: Values) -> Values:
     p = top / top.sum(-1, keepdim=True)
     entropy = layer.where_active(torch.special.entr(p).sum(-1))
     return {
-        f"entropy_{passage}": entropy[:, place]
-        for place, passage in enumerate(activations.passages)
+        f"entropy_{passage}": entropy[:, index]
+        for index, passage in enumerate(activations.passages)
     }
 
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.angles import line_angle
 from streamer.tables.metrics.columns import LayerValues, per_passage
 from streamer.tables.metrics.shape import NAN
+from streamer.tables.table import Column
 
 CLASSES = ("Spherical", "Oblate", "Prolate", "Triaxial")
 
@@ -45,10 +45,10 @@ GEOMETRY = per_passage(
     [
         Column("sphericity"),
         Column("elongation"),
-        Column("shape_class", "category", CLASSES),
-        Column("dimensionality"),
-        Column("eigenvalue_entropy"),
-        Column("misalignment"),
+        Column("shape_class", "category", CLASSES, discrete=True),
+        Column("dimensionality", unit="dimensions"),
+        Column("eigenvalue_entropy", unit="nats"),
+        Column("misalignment", unit="degrees", rounding="axis"),
     ],
     _compute,
 )

@@ -2,14 +2,14 @@
 
 import torch
 
-from streamer.records import Column
 from streamer.tables.metrics.activations import LayerActivations
-from streamer.tables.metrics.columns import LayerValues, per_passage
+from streamer.tables.metrics.columns import COUNT, LayerValues, per_passage
+from streamer.tables.table import Column
 
 
 def _compute(layer: LayerActivations) -> LayerValues:
     return {
-        "l0_norm": layer.l0.to(layer.dtype),
+        COUNT: layer.l0.to(layer.dtype),
         "l2_norm": layer.where_active(layer.magnitude.norm(dim=-1)),
         "energy": layer.where_active(layer.energy),
         "reconstruction_error": (layer.residual - layer.reconstruction).norm(dim=-1),
@@ -31,11 +31,11 @@ def _gini(layer: LayerActivations) -> torch.Tensor:
 SPECTROSCOPY = per_passage(
     "spectroscopy",
     [
-        Column("l0_norm", "int32"),
-        Column("l2_norm"),
-        Column("energy"),
-        Column("reconstruction_error"),
-        Column("gini"),
+        Column(COUNT, "int32", unit="features", discrete=True),
+        Column("l2_norm", unit="activation"),
+        Column("energy", unit="activation"),
+        Column("reconstruction_error", unit="residual"),
+        Column("gini", rounding="one"),
     ],
     _compute,
 )

@@ -1,15 +1,19 @@
-"""The tables of a run directory and their columns, in order. Stated here and nowhere else."""
+"""`metrics/`: a row a record: what it is, what it carries, its tokens, then its measurements."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from torch import Tensor
 
-from streamer.config import CarryType
 from streamer.errors import UsageError
-from streamer.records import Column, TokenizedRecord
+from streamer.records import TokenizedRecord
+from streamer.tables.metrics.activations import Activations
+from streamer.tables.metrics.columns import Family, columns_of, compute
+from streamer.tables.table import KEYS, Arrays, Column, Layout, Rows
 
 ARROW = {
     "string": pa.string(),
@@ -22,13 +26,34 @@ ARROW = {
 }
 
 
-def metrics_schema(
-    carry: Mapping[str, CarryType], passages: Sequence[str], columns: Sequence[Column]
-) -> pa.Schema:
+def metrics_rows(families: Sequence[Family], layout: Layout, *, exact: bool = False) -> Rows:
+    """How rows of `metrics/` are made of `families`; with numbers in float64 if `exact`.
+
+    :raises UsageError: two columns have the same name.
+    """
+    columns = columns_of(families, layout)
+    if exact:
+        columns = tuple(
+            replace(column, type="float64") if column.type == "float32" else column
+            for column in columns
+        )
+    schema = metrics_schema(layout, columns)
+
+    def take(activations: Activations) -> Sequence[Tensor]:
+        return (compute(families, columns, activations),)
+
+    def of_records(records: Sequence[TokenizedRecord], taken: Arrays) -> pa.Table:
+        return metrics_table(records, taken[0], columns, len(layout.carry), schema)
+
+    return Rows(schema, take, of_records, columns=columns)
+
+
+def metrics_schema(layout: Layout, columns: Sequence[Column]) -> pa.Schema:
     """The schema of `metrics/`: the record, what it carries, its tokens, then the metrics.
 
     :raises UsageError: two columns have the same name.
     """
+    carry, passages = layout.carry, layout.passages
     names = [*carry, *(f"{passage}_tokens" for passage in passages)]
     names += [column.name for column in columns]
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -38,9 +63,7 @@ def metrics_schema(
         )
     return pa.schema(
         [
-            pa.field("row", pa.int64(), nullable=False),
-            pa.field("id", pa.string(), nullable=False),
-            pa.field("source", pa.string(), nullable=False),
+            *KEYS,
             *(pa.field(name, ARROW[kind]) for name, kind in carry.items()),
             *(pa.field(f"{passage}_tokens", pa.int32()) for passage in passages),
             *(pa.field(column.name, ARROW[column.type]) for column in columns),
@@ -52,23 +75,25 @@ def metrics_table(
     records: Sequence[TokenizedRecord],
     values: npt.NDArray[np.floating],
     columns: Sequence[Column],
+    carried: int,
     schema: pa.Schema,
 ) -> pa.Table:
-    """Rows of `metrics/` from records and their values, [record, column], NaN for null."""
-    passages = len(records[0].tokens) if records else 0
-    carried = len(records[0].carried) if records else 0
+    """Rows of `metrics/` of one record or more and their values, [record, column], NaN for null;
+    with so many columns of what is `carried`, null for a record that carries nothing."""
+    passages = len(records[0].tokens)
     arrays: list[Any] = [
         [record.origin.row for record in records],
         [record.id for record in records],
         [record.origin.source for record in records],
-        *([record.carried[place] for record in records] for place in range(carried)),
-        *([len(record.tokens[place]) for record in records] for place in range(passages)),
+        *(
+            [record.carried[index] if record.carried else None for record in records]
+            for index in range(carried)
+        ),
+        *([len(record.tokens[index]) for record in records] for index in range(passages)),
     ]
     fields = list(schema)
-    if not records:
-        return schema.empty_table()
     lead = [pa.array(array, field.type) for array, field in zip(arrays, fields, strict=False)]
-    metrics = [_array(values[:, place], column) for place, column in enumerate(columns)]
+    metrics = [_array(values[:, index], column) for index, column in enumerate(columns)]
     return pa.Table.from_arrays([*lead, *metrics], schema=schema)
 
 
@@ -79,4 +104,4 @@ def _array(values: npt.NDArray[np.floating], column: Column) -> pa.Array:
         return pa.DictionaryArray.from_arrays(codes, pa.array(column.categories))
     if column.type == "int32":
         return pa.array(np.where(missing, 0, values).astype(np.int32), mask=missing)
-    return pa.array(values.astype(np.float32), mask=missing)
+    return pa.array(values.astype(column.type), mask=missing)

@@ -1,0 +1,189 @@
+"""The contract of a table. Order, parts, commits, resuming and checks know nothing else of one.
+
+    activations ─take▶ tensors on the device ─copied with those of all tables▶ arrays on the host
+    records + arrays ─of_records▶ rows          rejections ─of_rejections▶ rows
+
+A table says what it is called and which columns it has in every run (`Table`); for the layers and
+passages of one run, it says the rest (`Rows`). To add one, write a `Table`, put it into `TABLES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from streamer.config import CarryType
+from streamer.records import Rejection, TokenizedRecord
+
+if TYPE_CHECKING:  # torch takes seconds to import, and who checks a run does without
+    from torch import Tensor
+
+    from streamer.tables.metrics.activations import Activations
+
+ColumnType: TypeAlias = Literal["float32", "float64", "int32", "category"]
+Unit: TypeAlias = Literal["", "features", "degrees", "nats", "dimensions", "activation", "residual"]
+"""`activation`: of an SAE's features; `residual`: of the residual stream; empty: a plain number."""
+Rounding: TypeAlias = Literal["itself", "one", "radian", "axis", "parts"]
+Arrays: TypeAlias = Sequence[npt.NDArray[Any]]
+KEYS = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+    ]
+)
+"""The first columns of a table with one row a record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of measurements, and all that may be said of it without its values."""
+
+    name: str
+    type: ColumnType = "float32"
+    categories: tuple[str, ...] = ()
+    """What the values 0, 1, … of a category column stand for."""
+    unit: Unit = ""
+    discrete: bool = False
+    """Whether it is a count, a class or a rank: rounding changes nothing, or makes it another."""
+    rounding: Rounding = "itself"
+    """What rounding is relative to: the value `itself`; `one` or a `radian`, if that is larger;
+    a radian, too, for what follows the first principal `axis`, which turns by the rounding over the
+    gap between its eigenvalue and the next; or the `parts` of a difference."""
+    parts: tuple[str, ...] = ()
+    """The columns that it is the difference of."""
+    rests_on: tuple[str, ...] = ()
+    """The columns that count the features it is computed from: where one differs, so may this."""
+    metric: str = ""
+    """What is measured, without layer and passage,"""
+    layer: int | None = None
+    """the layer, if it is measured at several,"""
+    passage: str | None = None
+    """and the passage; None if it is of the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What decides which columns the tables of a run have."""
+
+    layers: tuple[int, ...]
+    passages: tuple[str, ...]
+    d_sae: tuple[int, ...]
+    """Width of each layer's SAE."""
+    carry: Mapping[str, CarryType] = field(default_factory=dict)
+    """Names and types of the fields that are carried through."""
+
+    @property
+    def is_contrast(self) -> bool:
+        """Whether there is a fact to compare a hallucination with."""
+        return {"fact", "hall"} <= set(self.passages)
+
+
+def _nothing(_: "Activations") -> "Sequence[Tensor]":
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """How the rows of a table are made in a run."""
+
+    schema: pa.Schema
+    take: "Callable[[Activations], Sequence[Tensor]]" = _nothing
+    """What it takes of a batch: tensors on its device, of any shapes and floating or integer types.
+    Must not wait for the device."""
+    of_records: Callable[[Sequence[TokenizedRecord], Arrays], pa.Table] | None = None
+    """Rows of the records of a batch and what was taken, on the host: none, one or several of each
+    record, all with its `row`. Records whose residual is not finite are among them; their rows are
+    dropped. None for a table that has no rows of them."""
+    of_rejections: Callable[[Sequence[Rejection]], pa.Table] | None = None
+    """Rows of what was rejected; None for a table that has no rows of it."""
+    columns: tuple[Column, ...] = ()
+    """Its measurements, the last columns of the schema."""
+
+    def made(
+        self,
+        records: Sequence[TokenizedRecord],
+        taken: Arrays,
+        lost: Sequence[int],
+        rejections: Sequence[Rejection],
+    ) -> pa.Table:
+        """The rows of a batch of `records`, of which was `taken` what is on the host now; without
+        those of the `lost`, places in `records` that are among the `rejections` now."""
+        found: list[pa.Table] = []
+        if records and self.of_records is not None:
+            measured = self.of_records(records, taken)
+            if lost:
+                gone = pa.array([records[index].origin.row for index in lost], pa.int64())
+                measured = measured.filter(pc.invert(pc.is_in(measured["row"], gone)))
+            found.append(measured)
+        if rejections and self.of_rejections is not None:
+            found.append(self.of_rejections(rejections))
+        return pa.concat_tables(found) if found else self.schema.empty_table()
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table, whatever the run."""
+
+    name: str
+    """Of its folder in the run directory."""
+    schema: pa.Schema
+    """The columns that it has in every run, `row` first: the input row that a row is of."""
+    rows: Callable[[Layout], Rows]
+    """
+    :raises UsageError: the fields that are carried through do not go with its columns.
+    """
+    has_more_columns: bool = False
+    """Whether others follow, which depend on the run."""
+    leads: bool = False
+    """Whether every commit has a part of it, which makes the commit. One table of a run does."""
+    counted_as: str | None = None
+    """What the counts of a run call the number of its rows, if each of them stands for one input
+    row: every input row is in one of the tables that have such a name, once."""
+
+
+class RunTables:
+    """The tables of one run, as whoever computes their rows knows them.
+
+    :raises UsageError: two columns of one would have the same name.
+    """
+
+    def __init__(self, tables: Sequence[Table], layout: Layout) -> None:
+        self.tables = tuple(tables)
+        self.layout = layout
+        self.rows: dict[str, Rows] = {table.name: table.rows(layout) for table in tables}
+        """By name, in their order."""
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The measurements of the table that leads."""
+        return self.rows[leading(self.tables).name].columns
+
+    def take(self, activations: "Activations") -> "dict[str, Sequence[Tensor]]":
+        """What each table takes of a batch, on its device."""
+        return {name: rows.take(activations) for name, rows in self.rows.items()}
+
+    def made(
+        self,
+        records: Sequence[TokenizedRecord],
+        taken: Mapping[str, Arrays],
+        lost: Sequence[int],
+        rejections: Sequence[Rejection],
+    ) -> dict[str, pa.Table]:
+        """The rows of each table, by name (see `Rows.made`)."""
+        return {
+            name: rows.made(records, taken[name], lost, rejections)
+            for name, rows in self.rows.items()
+        }
+
+    def of_rejections(self, rejections: Sequence[Rejection]) -> dict[str, pa.Table]:
+        """The rows of each table where no record was measured."""
+        return self.made((), dict.fromkeys(self.rows, ()), (), rejections)
+
+
+def leading(tables: Sequence[Table]) -> Table:
+    """The one of `tables` whose parts make the commits."""
+    return next(table for table in tables if table.leads)
