@@ -16,9 +16,9 @@ from streamer.writing.commit import (
     commit,
     orphans,
     read_checkpoint,
-    shards,
     tidy,
     unpublished_files,
+    writers,
 )
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
@@ -153,8 +153,9 @@ def test_each_has_a_lock_a_log_and_a_manifest_of_its_own(tmp_path):
 
 def test_all_that_have_written_are_found(tmp_path):
     storage = LocalStorage(tmp_path)
-    assert shards(storage) == []
+    assert writers(storage) == [WHOLE]
     write_on(storage, SECOND, 1)
-    assert shards(storage) == [SECOND]
+    assert writers(storage) == [WHOLE, SECOND]
     (tmp_path / "metrics" / "part-s0000-00000.parquet.tmp").touch()
-    assert shards(storage) == [FIRST, SECOND]
+    (tmp_path / "shards" / "s0002").mkdir(parents=True)
+    assert writers(storage) == [WHOLE, FIRST, SECOND, Names("s0002")]

@@ -23,7 +23,7 @@ import pyarrow as pa
 
 from streamer.errors import RunFault
 from streamer.records import Position
-from streamer.writing.names import WHOLE, Names, part_of
+from streamer.writing.names import SHARDS, WHOLE, Names, is_shard, part_of
 from streamer.writing.parts import PartWriter, read_metadata
 from streamer.writing.storage.base import UNPUBLISHED, Storage, write_fault
 
@@ -148,14 +148,16 @@ def tidy(storage: Storage, leading: str, names: Names = WHOLE) -> list[str]:
     return removed
 
 
-def shards(storage: Storage) -> list[Names]:
-    """The names of all writers of which something is there, in order; of a whole run, one.
+def writers(storage: Storage) -> list[Names]:
+    """Those of the writer of a whole run, and of all shards of which something is there, in order.
 
     :raises OSError: the storage cannot be read.
     """
     files = (file for table in storage.folders() for file in _list(storage, table))
     parts = {part_of(file.removesuffix(UNPUBLISHED).rpartition("/")[2]) for file in files}
-    return [Names(shard) for shard in sorted({part.shard for part in parts if part})]
+    folders = {folder.rpartition("/")[2] for folder in storage.folders(SHARDS)}
+    shards = {part.shard for part in parts if part} | {one for one in folders if is_shard(one)}
+    return [Names(shard) for shard in sorted({WHOLE.shard, *shards})]
 
 
 def _parts(files: Iterable[str], names: Names) -> dict[int, str]:

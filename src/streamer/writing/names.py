@@ -10,6 +10,8 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
+SHARDS = "shards"
+"""The folder of the shards' folders."""
 _PART = re.compile(r"part-(?:([a-z][a-z0-9]*)-)?(\d{5,})\.parquet")
 _SHARD = re.compile(r"[a-z][a-z0-9]*")
 
@@ -34,6 +36,11 @@ def part_of(file: str) -> Part | None:
     return part if part and part.file == file else None
 
 
+def is_shard(name: str) -> bool:
+    """Whether a shard can be called `name`."""
+    return _SHARD.fullmatch(name) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class Names:
     """Those of one writer.
@@ -45,7 +52,7 @@ class Names:
     """Empty in a run of one writer. Names of one length keep shards in their order."""
 
     def __post_init__(self) -> None:
-        if self.shard and not _SHARD.fullmatch(self.shard):
+        if self.shard and not is_shard(self.shard):
             raise ValueError(f"a shard cannot be called {self.shard!r}")
 
     def part(self, table: str, number: int) -> str:
@@ -62,6 +69,5 @@ class Names:
         return f"{self.folder}/{name}" if self.folder else name
 
 
-SHARDS = "shards"
 WHOLE = Names()
 """Those of a run of one writer."""

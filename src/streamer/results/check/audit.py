@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import UsageError
-from streamer.results.check.commits import CommitAudit, Totals
+from streamer.results.check.commits import CommitAudit
 from streamer.results.check.inputs import check_inputs
 from streamer.results.check.leftovers import find_leftovers, is_being_written
 from streamer.results.check.manifest import Manifest, read_manifest
 from streamer.results.check.parts import Listing, list_parts, shown
 from streamer.results.check.report import Report
+from streamer.results.check.totals import Totals
 from streamer.tables import TABLES, Table, leading
 
 FIX = "`streamer check --repair` removes what a crash left"
@@ -41,6 +42,9 @@ def check(
         raise UsageError(f"cannot read {path}: {error}") from None
     audit = CommitAudit(listing, tables, manifest.columns, report, on_step)
     totals = audit.run()
+    if manifest.status == "finished":
+        for gap in audit.gaps:
+            report.footers.fault(gap)
     _say(report, manifest, live, audit)
     if manifest.is_closed:
         _compare_counts(report, manifest, totals)
@@ -80,13 +84,13 @@ def _say(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> 
     report.files.said = f"{audit.parts:,} read whole, checksums right"
     report.schemas.said = "equal in all parts of a table"
     report.footers.said = "parts are numbered without a gap, and none is missing"
-    report.rows.said = f"{totals.end_row or 0:,}, each once and in order"
+    report.rows.said = f"{totals.records or 0:,}, each once and in order"
     report.counts.said = ", ".join(totals.said())
 
 
 def _compare_counts(report: Report, manifest: Manifest, totals: Totals) -> None:
     """A run that ended in order counted what its parts hold."""
-    held = {**(totals.held or {}), "records": totals.end_row}
+    held = {**(totals.held or {}), "records": totals.records}
     for key, have in held.items():
         said = manifest.counts.get(key)
         if have is not None and said != have:

@@ -1,37 +1,27 @@
 """All commits of a run, one after the other: files, schemas, footers, rows and running counts.
 
+Those of a run that several shards wrote are gone through shard by shard: each has its own numbers
+and its own running counts, and its rows follow those of the shard before it.
+
 Memory holds one row group, and of a commit the row numbers alone.
 """
 
-from collections import Counter
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, name_of, shown
+from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, shown
 from streamer.results.check.report import Report
 from streamer.results.check.rows import Numbers, fault_of_order, fault_of_rows
 from streamer.results.check.schemas import difference, schema_fault
+from streamer.results.check.totals import Totals
 from streamer.tables import Table
-
-
-@dataclass(slots=True)
-class Totals:
-    """What the commits so far hold; None where a damaged or missing part hides it."""
-
-    held: dict[str, int | None]
-    """Rows of each table whose rows stand for input rows, under the name that counts give them."""
-    end_row: int | None = 0
-    sources: Counter[str] = field(default_factory=Counter)
-    """Input records by source, good and bad."""
-
-    def said(self) -> list[str]:
-        """How many rows there are of each kind, as text."""
-        return [f"{count or 0:,} {name}" for name, count in self.held.items()]
+from streamer.writing.names import Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +48,10 @@ class CommitAudit:
         self._known = {table.name: table for table in tables}
         self._counted = {table.name: table.counted_as for table in tables if table.counted_as}
         """Tables in which each input row is once."""
-        self.totals = Totals(dict.fromkeys(self._counted.values(), 0))
+        self.totals = self._nothing()
+        """Of the shard that is looked at."""
+        self.gaps: list[str] = []
+        """Shards that do not begin where the one before them ends: faults, if the run has ended."""
         self.parts = 0
         self._listing = listing
         self._leading = listing.leading
@@ -71,14 +64,12 @@ class CommitAudit:
 
     def run(self) -> Totals:
         """Look at every part; the totals of all commits."""
-        expected = 0
-        for number in sorted(self._listing.commits):
-            if number > expected:
-                name = f"{self._leading}/{name_of(expected)}"
-                self._report.footers.fault(f"{name} is missing: the next part is {number:05d}")
-                self._lose_count()
-            self._commit(number)
-            expected = number + 1
+        every = self._nothing()
+        for _, shard in itertools.groupby(sorted(self._listing.commits), lambda part: part.shard):
+            self.totals = self._nothing(every.end_row)
+            self._shard(list(shard))
+            every.add(self.totals)
+        self.totals = every
         for file in self._listing.strangers:
             if file.parent.name in self._tables:
                 self._report.footers.fault(
@@ -87,31 +78,45 @@ class CommitAudit:
                 )
         return self.totals
 
+    def _nothing(self, end_row: int | None = 0) -> Totals:
+        return Totals(dict.fromkeys(self._counted.values(), 0), end_row)
+
+    def _shard(self, parts: Sequence[Part]) -> None:
+        """Look at the commits of one shard."""
+        expected = 0
+        for part in parts:
+            if part.number > expected:
+                name = f"{self._leading}/{part._replace(number=expected).file}"
+                self._report.footers.fault(f"{name} is missing: the next part is {part.number:05d}")
+                self._lose_count()
+            self._commit(part)
+            expected = part.number + 1
+
     def _lose_count(self) -> None:
         self.totals.end_row = None
         self.totals.held = dict.fromkeys(self.totals.held)
 
-    def _commit(self, number: int) -> None:
-        leading = self._read(self._leading, number)
+    def _commit(self, commit: Part) -> None:
+        leading = self._read(self._leading, commit)
         footer = leading.footer if leading else None
         if footer is not None:
             self._tables |= footer.tables.keys()
         readings = {self._leading: leading} | {
-            table: self._read(table, number)
+            table: self._read(table, commit)
             for table, parts in self._listing.tables.items()
-            if table != self._leading and number in parts
+            if table != self._leading and commit in parts
         }
         if footer is None:
             self._lose_count()
             return
-        self._chain(number, footer)
-        self._tables_of(number, footer, readings)
-        self._rows_of(number, footer, readings)
-        self._count(number, footer, readings)
+        self._chain(commit, footer)
+        self._tables_of(commit, footer, readings)
+        self._rows_of(commit, footer, readings)
+        self._count(commit, footer, readings)
 
-    def _read(self, table: str, number: int) -> Reading | None:
+    def _read(self, table: str, commit: Part) -> Reading | None:
         """A part decoded whole; None if it cannot be opened or is not the run's."""
-        path = self._listing.tables[table][number]
+        path = self._listing.tables[table][commit]
         name, report = shown(path), self._report
         self._on_step(name)
         try:
@@ -164,32 +169,37 @@ class CommitAudit:
             self._report.schemas.fault(f"{name}: {fault}")
         return not fault
 
-    def _chain(self, number: int, footer: Footer) -> None:
+    def _chain(self, commit: Part, footer: Footer) -> None:
         """Its rows go on where those of the commit before ended."""
         before = self.totals.end_row
         if before is not None and footer.first_row != before:
-            self._report.footers.fault(
-                f"{self._leading}/{name_of(number)} begins with row {footer.first_row:,}, "
+            fault = (
+                f"{self._leading}/{commit.file} begins with row {footer.first_row:,}, "
                 f"but the parts before it end with row {before:,}"
             )
+            if commit.shard and commit.number == 0 and footer.first_row > before:
+                self.gaps.append(fault)
+                self.totals.unwritten = footer.first_row - before
+            else:
+                self._report.footers.fault(fault)
         self.totals.end_row = footer.end_row
 
-    def _tables_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
+    def _tables_of(self, part: Part, footer: Footer, readings: dict[str, Reading | None]) -> None:
         """The commit has the parts that its footer names, with as many rows, and no others."""
         fault = self._report.footers.fault
-        commit = f"{self._leading}/{name_of(number)}"
+        commit = f"{self._leading}/{part.file}"
         for table in sorted({*footer.tables, *readings}):
-            name, said = f"{table}/{name_of(number)}", footer.tables.get(table, 0)
+            name, said = f"{table}/{part.file}", footer.tables.get(table, 0)
             reading = readings.get(table)
             if table not in readings:
-                if said or number == 0:  # the first commit has all, so that all can be read
+                if said or part.number == 0:  # the first commit has all, so that all can be read
                     fault(f"{name} is missing: {commit} says that it has {said:,} rows")
             elif reading is not None and reading.rows != said:
                 fault(f"{name} has {reading.rows:,} rows; the footer of {commit} says {said:,}")
             elif reading is not None and reading.footer not in (None, footer):
                 fault(f"{name} does not belong to {commit}: their footers differ")
 
-    def _rows_of(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
+    def _rows_of(self, commit: Part, footer: Footer, readings: dict[str, Reading | None]) -> None:
         """Each row of the commit is in one of the counted tables, once, and all are in order."""
         counted: dict[str, Numbers] = {}
         hidden = False
@@ -197,7 +207,7 @@ class CommitAudit:
             if reading is None or reading.numbers is None:
                 hidden |= table in self._counted  # reported as a fault of the file
                 continue
-            name = f"{table}/{name_of(number)}"
+            name = f"{table}/{commit.file}"
             if table in self._counted:
                 counted[name] = reading.numbers
             elif fault := fault_of_order(
@@ -207,7 +217,7 @@ class CommitAudit:
         if not hidden and (fault := fault_of_rows(footer.first_row, footer.end_row, counted)):
             self._report.rows.fault(fault)
 
-    def _count(self, number: int, footer: Footer, readings: dict[str, Reading | None]) -> None:
+    def _count(self, commit: Part, footer: Footer, readings: dict[str, Reading | None]) -> None:
         """The footer's running counts are what the parts hold up to here."""
         held, counts = self.totals.held, footer.counts
         is_hidden = None in held.values() or any(
@@ -222,6 +232,6 @@ class CommitAudit:
             held[name] = before + (reading.rows if reading else 0)
             if said != held[name]:
                 self._report.counts.fault(
-                    f"{self._leading}/{name_of(number)}: its footer counts {said} {name} up "
+                    f"{self._leading}/{commit.file}: its footer counts {said} {name} up "
                     f"to here, the parts hold {held[name]}"
                 )

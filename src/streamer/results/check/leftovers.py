@@ -7,9 +7,10 @@ from pathlib import Path
 
 from streamer.errors import RunFault, UsageError
 from streamer.results.check.manifest import Manifest, read_manifest
-from streamer.results.check.parts import Damaged, Listing, OpenPart, list_parts, name_of
+from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, list_parts
 from streamer.tables import TABLES, Table, leading
-from streamer.writing.commit import orphans, unpublished_files
+from streamer.writing.commit import orphans, unpublished_files, writers
+from streamer.writing.names import part_of
 from streamer.writing.storage.base import Locked
 from streamer.writing.storage.local import LocalStorage
 from streamer.writing.storage.new_folder import LOCK
@@ -32,36 +33,42 @@ def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftover
     A crash interrupts one commit, the one after the last, whose rows follow those of the last.
     Other parts that lack their leading part are the only trace of rows that were lost.
     """
-    storage = LocalStorage(path)
-    leftovers = Leftovers([path / name for name in unpublished_files(storage)])
-    end_row = _end_row(listing)
-    for name in orphans(storage, listing.leading):
-        file = path / name
-        follows = False
-        with contextlib.suppress(Damaged), OpenPart(file) as part:
-            follows = part.footer().first_row == end_row and not manifest.is_closed
-        interrupted = follows and file.name == name_of(listing.last + 1)
-        (leftovers.removable if interrupted else leftovers.unexplained).append(file)
+    leftovers, storage = Leftovers(), LocalStorage(path)
+    for names in writers(storage):
+        leftovers.removable += [path / name for name in unpublished_files(storage, names)]
+        for name in orphans(storage, listing.leading, names):
+            is_explained = not manifest.is_closed and _follows_last(path / name, listing)
+            (leftovers.removable if is_explained else leftovers.unexplained).append(path / name)
     return leftovers
 
 
-def _end_row(listing: Listing) -> int | None:
-    """The row behind the last commit; None if its footer does not tell."""
-    if listing.last < 0:
-        return 0
+def _follows_last(file: Path, listing: Listing) -> bool:
+    """Whether the part `file` is of the commit after the last one of its writer."""
+    part = part_of(file.name)
+    assert part is not None
+    last = listing.last(part.shard)
     try:
-        with OpenPart(listing.commits[listing.last]) as part:
-            return part.footer().end_row
+        first_row = _footer(file).first_row
+        if last is not None:
+            end_row = _footer(listing.commits[last]).end_row
+            return part.number == last.number + 1 and first_row == end_row
     except Damaged:
-        return None
+        return False
+    return part.number == 0 and (first_row == 0 or part.shard != "")  # a shard begins anywhere
+
+
+def _footer(file: Path) -> Footer:
+    with OpenPart(file) as part:
+        return part.footer()
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether a process holds the lock of the run directory `path` now."""
-    if not (path / LOCK).exists():  # looking must not make it
-        return False
+    """Whether a process holds a lock in the run directory `path` now."""
+    storage = LocalStorage(path)
     try:
-        LocalStorage(path).lock(LOCK).release()
+        for names in writers(storage):
+            if names.own(LOCK) in storage.list(names.folder):  # looking must not make it
+                storage.lock(names.own(LOCK)).release()
     except Locked:
         return True
     except OSError:  # a directory where nothing can be written
@@ -73,7 +80,7 @@ def repair(path: Path, tables: Sequence[Table] = TABLES) -> list[str]:
     """Remove from the run directory `path`, which has these `tables`, what a crash left; the names
     of what was removed.
 
-    Holds the run's lock meanwhile.
+    Holds the locks of all its writers meanwhile.
 
     :raises UsageError: there is no run, or a process is writing it.
     :raises RunFault: something could not be removed.
@@ -84,17 +91,16 @@ def repair(path: Path, tables: Sequence[Table] = TABLES) -> list[str]:
         raise UsageError(f"no run in {path}, or a damaged one: {error}") from None
     storage = LocalStorage(path)
     try:
-        lock = storage.lock(LOCK)
-        try:
-            # read under the lock: another process may just have finished the run
+        with contextlib.ExitStack() as held:
+            for names in writers(storage):
+                held.callback(storage.lock(names.own(LOCK)).release)
+            # read under the locks: another process may just have finished the run
             manifest = read_manifest(path)
             listing = list_parts(path, leading(tables).name)
             removable = find_leftovers(path, listing, manifest).removable
-            names = [str(file.relative_to(path)) for file in removable]
-            for name in names:
+            removed = [str(file.relative_to(path)) for file in removable]
+            for name in removed:
                 storage.remove(name)
-        finally:
-            lock.release()
     except Locked:
         raise UsageError(
             f"{path} is being written by another process: nothing was removed. Wait for its end, "
@@ -102,4 +108,4 @@ def repair(path: Path, tables: Sequence[Table] = TABLES) -> list[str]:
         ) from None
     except OSError as error:
         raise RunFault(f"repairing {path} failed: {error}. Make it writable.") from error
-    return names
+    return removed

@@ -19,23 +19,22 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The parts of a run at one moment: table to number to file."""
+    """The parts of a run at one moment: table to part to file."""
 
     leading: str
     """The table whose parts make the commits."""
-    tables: dict[str, dict[int, Path]]
+    tables: dict[str, dict[Part, Path]]
     strangers: list[Path] = field(default_factory=list)
     """Parquet files beside them that are no parts, though readers take them for some."""
 
     @property
-    def commits(self) -> dict[int, Path]:
+    def commits(self) -> dict[Part, Path]:
         """The commits: a part of the leading table each."""
         return self.tables[self.leading]
 
-    @property
-    def last(self) -> int:
-        """The number of the last commit; -1 if there is none."""
-        return max(self.commits, default=-1)
+    def last(self, shard: str) -> Part | None:
+        """The last commit of a shard; None if it has none."""
+        return max((part for part in self.commits if part.shard == shard), default=None)
 
 
 def list_parts(run: Path, leading: str) -> Listing:
@@ -49,21 +48,15 @@ def list_parts(run: Path, leading: str) -> Listing:
     listing = Listing(leading, {leading: {}})
     folders = sorted(entry for entry in run.iterdir() if entry.is_dir())
     for folder in sorted(folders, key=lambda folder: folder.name != leading):
-        parts: dict[int, Path] = {}
+        parts: dict[Part, Path] = {}
         for file in sorted(folder.glob("*.parquet")):
-            part = part_of(file.name)
-            if part:
-                parts[part.number] = file
+            if part := part_of(file.name):
+                parts[part] = file
             else:
                 listing.strangers.append(file)
         if parts:
             listing.tables[folder.name] = parts
     return listing
-
-
-def name_of(number: int) -> str:
-    """The file name of part `number` of any table."""
-    return Part("", number).file
 
 
 def shown(file: Path) -> str:

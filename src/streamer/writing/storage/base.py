@@ -102,8 +102,8 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def folders(self) -> Sequence[str]:
-        """The names of the folders at the top, in order.
+    def folders(self, folder: str = "") -> Sequence[str]:
+        """The full names of the folders directly in `folder`, in order; none if it is not there.
 
         :raises OSError: they cannot be read.
         """

@@ -54,17 +54,11 @@ class LocalStorage(Storage):
 
     def list(self, folder: str = "") -> Sequence[str]:
         """Part of `Storage`."""
-        try:
-            with os.scandir(self._root / folder) as entries:
-                found = [entry.name for entry in entries if entry.is_file()]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(f"{folder}/{name}" if folder else name for name in found)
+        return self._entries(folder, lambda entry: entry.is_file())
 
-    def folders(self) -> Sequence[str]:
+    def folders(self, folder: str = "") -> Sequence[str]:
         """Part of `Storage`."""
-        with os.scandir(self._root) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir())
+        return self._entries(folder, lambda entry: entry.is_dir())
 
     def read(self, name: str) -> pa.NativeFile:
         """Part of `Storage`."""
@@ -97,6 +91,14 @@ class LocalStorage(Storage):
     def without_waiting(self) -> "LocalStorage":
         """Part of `Storage`."""
         return LocalStorage(self._root)
+
+    def _entries(self, folder: str, which: Callable[[os.DirEntry[str]], bool]) -> Sequence[str]:
+        try:
+            with os.scandir(self._root / folder) as entries:
+                found = [entry.name for entry in entries if which(entry)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(f"{folder}/{name}" if folder else name for name in found)
 
     def _make_folder(self, name: str) -> None:
         """Make the folders of `name` below the root. Each is made once: one that vanishes later
