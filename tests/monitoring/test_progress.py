@@ -1,0 +1,68 @@
+"""Whoever started a run hears of its progress through one interface; a screen is one of them."""
+
+from typing import Any
+
+import anyio
+import pytest
+
+from streamer.config import RunConfig
+from streamer.errors import RunFault
+from streamer.monitoring.snapshot import Snapshot
+from streamer.running.prepare import prepare
+from streamer.running.run import run_loaded
+from streamer.writing.writer import Writer
+
+
+class Recording:
+    """Hears of everything, in order."""
+
+    seconds = 0.01
+    owns_terminal = False
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Any]] = []
+
+    def begin(self, title: str) -> None:
+        self.heard.append(("begin", title))
+
+    def show(self, now: Snapshot) -> None:
+        self.heard.append(("show", now.done))
+
+    def print(self, line: str) -> None:
+        self.heard.append(("print", line))
+
+    def end(self, last: Snapshot) -> None:
+        self.heard.append(("end", last.done))
+
+    def abandon(self) -> None:
+        raise AssertionError("the process does not end")
+
+
+def test_a_run_is_heard_of_from_its_notes_to_its_last_record(
+    tmp_path, embedded_worker, monkeypatch
+):
+    worker, progress = embedded_worker("contrast"), Recording()
+    monkeypatch.setattr(worker.model, "notes", ["something to know"])
+    config = RunConfig(out=tmp_path / "RUN", limit=20, batch_size=4)
+    anyio.run(run_loaded, prepare(config, progress=progress), worker)
+    note, begin, *shown, end = progress.heard
+    assert note == ("print", "note: something to know")
+    assert begin == ("begin", f"streamer · {config.model} · layers 1, 3, 5")
+    assert {what for what, _ in shown} == {"show"}
+    counts = [done for _, done in shown]
+    assert counts == sorted(counts)
+    assert len(set(counts)) > 2
+    assert end == ("end", 20)
+
+
+def test_a_run_that_breaks_off_is_heard_to_end(tmp_path, embedded_worker, monkeypatch):
+    def broken(*_: Any) -> None:
+        raise ValueError("a stage broke")
+
+    monkeypatch.setattr(Writer, "add", broken)
+    progress = Recording()
+    config = RunConfig(out=tmp_path / "RUN", limit=20)
+    with pytest.raises(RunFault, match="a stage broke"):
+        anyio.run(run_loaded, prepare(config, progress=progress), embedded_worker("contrast"))
+    assert [what for what, _ in progress.heard].count("begin") == 1
+    assert progress.heard[-1][0] == "end"
