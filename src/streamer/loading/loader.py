@@ -53,8 +53,8 @@ class Loader:
         else:
             items = self._read_all(begin[-1] if begin else None, first_row)
         self.fields, first = settle_fields(config, items)
-        self.records = first_row
-        """Read so far, good and bad, those before `first_row` counted."""
+        self.records = 0
+        """Read so far, good and bad."""
         left = None if config.limit is None else config.limit - first_row
         self._items = _limited(itertools.chain(first, items), left)
 

@@ -41,10 +41,12 @@ class Run:
             )
         return pa.concat_tables([pq.read_table(part) for part in parts]).unify_dictionaries()
 
-    def parts(self, name: str) -> list[Path]:
-        """The finished part files of the table `name`, in order."""
+    def parts(self, name: str, shard: str | None = None) -> list[Path]:
+        """The finished part files of the table `name`, in order; only those of `shard` if given."""
         files = (self.path / name).glob("part-*.parquet")
         parts = {part: file for file in files if (part := part_of(file.name))}
+        if shard is not None:
+            parts = {part: file for part, file in parts.items() if part.shard == shard}
         return [parts[part] for part in sorted(parts)]  # of a shard, beyond 99999, too
 
 

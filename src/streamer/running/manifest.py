@@ -1,5 +1,6 @@
 """What the manifest says of a run before it starts."""
 
+from dataclasses import asdict
 from typing import Any
 
 from streamer.computing.worker import Worker
@@ -38,5 +39,6 @@ def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
             for sae in worker.saes
         ],
         "inputs": prepared.inputs,
+        "range": asdict(prepared.range),
         "columns": [column.name for column in worker.columns],
     }

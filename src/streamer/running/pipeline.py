@@ -107,9 +107,9 @@ async def _load(stages: Stages, loaded: Queue[Chunk], counters: Counters) -> Non
 
     with loaded:
         while (chunk := await stages.threads.run("load", next_chunk)) is not None:
-            counters.records_in = loader.records
+            counters.records_in = counters.before + loader.records
             await loaded.send(chunk, chunk.size)
-    counters.records_total = loader.records
+    counters.records_total = counters.before + loader.records
 
 
 async def _plan(

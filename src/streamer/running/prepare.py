@@ -1,8 +1,9 @@
 """What can be settled before the model is loaded, so that most mistakes are reported at once."""
 
+import contextlib
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from streamer.computing.model.find import model_path
 from streamer.computing.sae.find import sae_locations
 from streamer.concurrency.retry import RetryPolicy
 from streamer.config import RunConfig
+from streamer.errors import UsageError
 from streamer.loading.follow.follower import check_paths
 from streamer.loading.identity import identity
 from streamer.loading.loader import Loader
@@ -17,16 +19,36 @@ from streamer.loading.sources import Source, expand
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.progress import SILENT, Progress
 from streamer.monitoring.waiting_notice import WaitingNotice
+from streamer.records import InputRange
 from streamer.results.run import open_run
-from streamer.running.resume import refuse_changes, refuse_other_tables
+from streamer.running.resume import (
+    refuse_another_range,
+    refuse_changes,
+    refuse_other_tables,
+)
 from streamer.tables import TABLES, Table, leading
 from streamer.writing.commit import Checkpoint, read_checkpoint
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
+from streamer.writing.names import WHOLE, Names
 from streamer.writing.storage.base import Storage
 from streamer.writing.storage.local import LocalStorage
 from streamer.writing.storage.new_folder import check_free, default_path, is_run, unused
 from streamer.writing.storage.room import WaitForRoom
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """What one of several processes, each with a device of its own, does of a run.
+
+    It reads a range of the input, names its parts so that those of all shards are in order, and has
+    its lock, log, status and manifest in a folder of its own, `RUN/shards/NAME`.
+    """
+
+    name: str
+    """Small letters and digits, as `s0001`. The names of all shards sort as their ranges do, and
+    are equally long."""
+    range: InputRange
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +59,8 @@ class Prepared:
     out: Path
     inputs: list[dict[str, Any]]
     """How each is recognized when the run is resumed."""
+    range: InputRange
+    """What it reads of them."""
     loader: Loader
     counters: Counters
     progress: Progress
@@ -44,17 +68,25 @@ class Prepared:
     log: EventLog
     """Holds events until the run directory is open."""
     storage: Storage
-    """What the run is written to."""
+    """What the run is written to,"""
+    names: Names
+    """and under which names."""
+    checkpoint: Checkpoint
+    """Where it begins."""
+    tables: Sequence[Table]
+    """What it puts out."""
     directory: RunDirectory | None = None
     """That of a run that is resumed; a new one is made when the model is loaded."""
-    checkpoint: Checkpoint = field(default_factory=Checkpoint)
-    tables: Sequence[Table] = TABLES
-    """What it puts out."""
 
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
         return self.directory is not None and self.directory.earlier["status"] == "finished"
+
+    @property
+    def folder(self) -> Path:
+        """Where its log and status are: the run directory, or the shard's folder in it."""
+        return self.out / self.names.folder
 
     @property
     def title(self) -> str:
@@ -68,21 +100,27 @@ def prepare(
     *,
     fresh: bool = False,
     progress: Progress = SILENT,
+    shard: Shard | None = None,
     tables: Sequence[Table] = TABLES,
 ) -> Prepared:
     """Find the inputs and look at the first records; check every path. Writes nothing.
 
-    Where a run is, it is resumed; with `fresh` a new one begins beside it.
+    Where a run is, it is resumed; with `fresh` a new one begins beside it. With a `shard`, only its
+    part is done, beside those of other processes in the same run directory.
 
     :raises UsageError: a path is wrong, the output is taken, the records have unknown fields, or a
         run that would be resumed was begun with other settings, inputs or tables.
     :raises RunFault: the run's last part is damaged.
     """
+    if shard:
+        _check_shard(config)
     out = config.out or default_path()
     if fresh:
         out = unused(out)
-    if not is_run(out):
-        check_free(out)
+    names, part = (Names(shard.name), shard.range) if shard else (WHOLE, InputRange())
+    own = out / names.folder
+    if not is_run(own):
+        check_free(own)
     model_path(config)
     sae_locations(config)
     if config.follow:
@@ -91,39 +129,55 @@ def prepare(
     inputs = [identity(source) for source in sources]
     log, stopped = EventLog(), threading.Event()
     counters = Counters(
-        bytes_total=None if config.follow else _bytes_of(sources), limit=config.limit
+        # of a range, only whoever cut it knows how many records it has
+        bytes_total=None if config.follow or shard else _bytes_of(sources),
+        limit=None if config.limit is None else max(0, config.limit - part.first_row),
     )
 
     def retries() -> RetryPolicy:
         return RetryPolicy(stopped, log.write, WaitingNotice(counters, progress.print))
 
     storage = LocalStorage(out, WaitForRoom(config.disk_wait_seconds, retries()))
-    if not is_run(out):
-        loader = Loader(sources, config, counters.count_bytes, retries())
-        return Prepared(
-            config, out, inputs, loader, counters, progress, log, storage, tables=tables
-        )
-    open_run(out)  # raises if it is not one of ours
-    directory = RunDirectory(storage, log, lambda: open_run(out).manifest)
-    try:
-        refuse_changes(out, directory.earlier, config, inputs)
-        checkpoint = read_checkpoint(storage, leading(tables).name)
-        refuse_other_tables(out, checkpoint, tables)
-        counters.begin_at(checkpoint.counts)
+    checkpoint = Checkpoint(row=part.first_row, places=(part.begin,) if part.begin else ())
+    with contextlib.ExitStack() as on_error:
+        directory = None
+        if is_run(own):
+            open_run(own)  # raises if it is not one of ours
+            directory = RunDirectory(storage, log, lambda: open_run(own).manifest, names)
+            on_error.callback(directory.leave)
+            refuse_changes(own, directory.earlier, config, inputs)
+            refuse_another_range(own, directory.earlier, part)
+            checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)
+            refuse_other_tables(own, checkpoint, tables)
+            counters.begin_at(checkpoint.counts)
+        kind = directory.earlier["kind"] if directory else config.kind
         loader = Loader(
             sources,
-            config.model_copy(update={"kind": directory.earlier["kind"]}),
+            config.model_copy(update={"kind": kind}),
             counters.count_bytes,
             retries(),
             begin=checkpoint.places,
             first_row=checkpoint.row,
+            end=part.end,
         )
-    except BaseException:
-        directory.leave()
-        raise
+        on_error.pop_all()
     return Prepared(
-        config, out, inputs, loader, counters, progress, log, storage, directory, checkpoint, tables
-    )
+        config, out, inputs, part, loader, counters, progress, log, storage, names, checkpoint,
+        tables, directory,
+    )  # fmt: skip
+
+
+def _check_shard(config: RunConfig) -> None:
+    """Return if one of several processes can do a part of this run.
+
+    :raises UsageError: it cannot.
+    """
+    if config.out is None:
+        raise UsageError("a shard writes into the run directory of others: give its path as out")
+    if config.follow:
+        raise UsageError("what is followed has no end, so it cannot be cut into shards")
+    if config.kind == "auto":
+        raise UsageError("shards must agree on the kind of the records: give it as kind")
 
 
 def _bytes_of(sources: Sequence[Source]) -> int | None:

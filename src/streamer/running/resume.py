@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow.parquet as pq
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.loading.identity import changes
+from streamer.records import InputRange
 from streamer.results.summary import DomainMeans
 from streamer.tables import Table
 from streamer.writing.commit import Checkpoint
@@ -81,6 +83,16 @@ def refuse_other_tables(path: Path, begin: Checkpoint, tables: Sequence[Table]) 
     if begin.number and begin.tables != now:
         was, are = (", ".join(sorted(names)) for names in (begin.tables, now))
         _refuse(path, [f"its tables were {was} and are {are}"])
+
+
+def refuse_another_range(path: Path, earlier: Mapping[str, Any], part: InputRange) -> None:
+    """Return if the run at `path` was begun to read this part of the input.
+
+    :raises UsageError: it was begun to read another.
+    """
+    before, now = earlier.get("range") or asdict(InputRange()), asdict(part)
+    if before != now:
+        _refuse(path, [f"it was to read the range {before} of the input, and now {now}"])
 
 
 def refuse_another_model(

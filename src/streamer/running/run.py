@@ -61,7 +61,9 @@ async def run_loaded(prepared: Prepared, worker: Worker) -> Summary:
 async def _open_stream_close(
     prepared: Prepared, worker: Worker, queues: Queues, observer: Observer
 ) -> Summary:
-    directory = prepared.directory or RunDirectory.make(prepared.storage, prepared.log)
+    directory = prepared.directory or RunDirectory.make(
+        prepared.storage, prepared.log, prepared.names
+    )
     async with lock_released_after(directory):
         session = Session(prepared, worker, directory, queues, observer)
         config, device = prepared.config, worker.model.device

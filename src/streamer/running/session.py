@@ -90,13 +90,16 @@ class Session:
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
             "sharing": worker.packing.sharing,
-            "removed": tidy(prepared.storage, self._leading),
+            "removed": tidy(prepared.storage, self._leading, prepared.names),
         }
         self._log("started", started)
         for note in worker.model.notes:
             self._note(note)
-        earlier = Run(directory.path, directory.manifest)
-        self._earlier_parts = earlier.parts(self._leading), earlier.parts(REJECTED.name)
+        shard, earlier = prepared.names.shard, Run(prepared.out, directory.manifest)
+        self._earlier_parts = (
+            earlier.parts(self._leading, shard),
+            earlier.parts(REJECTED.name, shard),
+        )
         self._writer = Writer(
             prepared.storage,
             prepared.config,
@@ -106,6 +109,7 @@ class Session:
             ],
             on_part=self._log,
             begin=prepared.checkpoint,
+            names=prepared.names,
         )
 
     @contextlib.asynccontextmanager
