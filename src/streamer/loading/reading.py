@@ -18,6 +18,11 @@ RAW_LIMIT = 64 * 2**20
 """Most bytes kept of one item. A longer one is kept up to here and its full size is told."""
 BLANK = b" \t\r\n"
 ENDS = re.compile(rb"[}\],]")
+"""What can end an element,"""
+CLOSERS = re.compile(rb"[}\]]")
+"""and one that is an object or an array,"""
+OPENER = re.compile(rb"[ \t\r\n,]*[{\[]")
+"""which begins like this behind another."""
 
 
 def _harmless(byte: int) -> int:
@@ -136,11 +141,16 @@ def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
                 yield None
             begin = 0
             while (newline := piece.find(b"\n", begin)) >= 0:
-                line.add(piece[begin : newline + 1])
-                if line.raw.strip(BLANK):
-                    yield line.span()
-                line = _Kept(line.end)
-                begin = newline + 1
+                text, begin = piece[begin : newline + 1], newline + 1
+                if not line.size and len(text) <= RAW_LIMIT:  # as most are: whole, in one piece
+                    span = _line(text, line.offset)
+                    line.offset += len(text)
+                else:
+                    line.add(text)
+                    span = line.span()
+                    line = _Kept(line.end)
+                if span[2]:
+                    yield span
             line.add(piece[begin:])
     except DamagedSource as error:
         yield line.span(f"{error}: the rest of the source is lost")
@@ -149,19 +159,26 @@ def _lines(pieces: Iterator[bytes], start: int) -> Iterator[Span | None]:
         yield line.span()
 
 
+def _line(text: bytes, offset: int) -> Span:
+    """A whole line without blanks around it."""
+    raw = text.strip(BLANK)
+    return offset + text.find(raw[:1]), offset + len(text), raw, len(raw), None
+
+
 def _elements(
     pieces: Iterator[bytes], start: int, *, within: bool = False
 ) -> Iterator[Span | None]:
     """The elements of a JSON array, whose [ is the first byte; or those behind an element that ends
     at `start`, for which ijson is given a 0 to begin with.
 
-    ijson is fed up to each byte that can end an element, so that an element is complete exactly
-    when ijson emits it, and its bytes are those since the one before.
+    ijson is fed up to each byte that can end the element, so that an element is complete exactly
+    when ijson emits it, and its bytes are those since the one before. No comma ends an object,
+    which is worth knowing: each feeding takes longer than the search.
     """
     emitted: list[Any] = ijson.sendable_list()
     parser = ijson.items_coro(emitted, "item")
     kept = _Kept(start)
-    piece, end = b"", 0
+    piece, end, ends = b"", 0, ENDS
     opening = -1 if within else start
     stand_in = within
     try:
@@ -172,7 +189,10 @@ def _elements(
                 yield None
             begin = 0
             while begin < len(piece):
-                match = ENDS.search(piece, begin)
+                if not kept.size:  # an element begins
+                    nested = kept.offset != opening and not stand_in and OPENER.match(piece, begin)
+                    ends = CLOSERS if nested else ENDS
+                match = ends.search(piece, begin)
                 end = match.end() if match else len(piece)
                 part = piece[begin:end]
                 kept.add(part)
