@@ -98,10 +98,10 @@ def records(count: int) -> bytes:
     return "".join(lines).encode()
 
 
-def numbers(name: str, patience: RetryPolicy) -> list[int]:
+def numbers(name: str, policy: RetryPolicy) -> list[int]:
     """`n` of every record of a remote file."""
     (source,) = expand([f"remote://bucket/{name}"])
-    items = read_items(source, read_bytes(source, lambda _: None, patience=patience), 0)
+    items = read_items(source, read_bytes(source, lambda _: None, retries=policy), 0)
     return [json.loads(item.raw)["n"] for item in items if item]
 
 
@@ -109,10 +109,10 @@ def numbers(name: str, patience: RetryPolicy) -> list[int]:
 def test_after_a_read_error_every_record_is_there_once(name, remote, hurried):
     size = len(FORMS[name])
     for error in (OSError(errno.EIO, "I/O error"), RuntimeError("reset by peer")):
-        patience, events = logged()
+        policy, events = logged()
         places = [size // 5, size // 2, size // 2, size // 2, size - 10]
         remote.faults += [(place, error) for place in places]
-        assert numbers(name, patience) == list(range(10_000))
+        assert numbers(name, policy) == list(range(10_000))
         assert not remote.faults
         retries = [event for event in events if event["event"] == "read retry"]
         assert len(retries) == len(places)
@@ -128,9 +128,9 @@ def test_an_error_at_the_first_byte_passes_too(remote, hurried):
 
 def test_an_error_that_stays_ends_the_run_with_source_and_place(remote, hurried):
     remote.faults += [(100_000, OSError(errno.EIO, "I/O error"))] * 50
-    patience, events = logged()
+    policy, events = logged()
     with pytest.raises(RunFault) as told:
-        numbers("in.jsonl", patience)
+        numbers("in.jsonl", policy)
     message = str(told.value)
     assert "reading remote://bucket/in.jsonl failed at byte" in message
     assert "I/O error" in message
@@ -160,10 +160,10 @@ def test_stopping_ends_the_wait_and_makes_no_record_of_half_a_line(
     monkeypatch.setattr(retrying, "FIRST_SECONDS", 60.0)
     place = place * len(FORMS[name]) // len(LINES)
     remote.faults += [(place, OSError(errno.EIO, "I/O error"))] * 50
-    patience = RetryPolicy()
+    policy = RetryPolicy()
     (source,) = expand([f"remote://bucket/{name}"])
-    items = read_items(source, read_bytes(source, lambda _: None, patience=patience), 0)
-    threading.Timer(0.3, patience.stopped.set).start()
+    items = read_items(source, read_bytes(source, lambda _: None, retries=policy), 0)
+    threading.Timer(0.3, policy.stopped.set).start()
     begin = time.monotonic()
     read = []
     while (item := next(items)) is not None:
@@ -180,9 +180,9 @@ def test_what_cannot_be_opened_again_is_tried_once(hurried):
         return Path("/proc/self/mem").open("rb", buffering=0)  # nothing is at 0: EIO
 
     for once, tries in ((False, 1 + RETRIES), (True, 1)):
-        patience, events = logged()
+        policy, events = logged()
         fault = pytest.raises(RunFault, match=r"reading - failed at byte 0: .*Errno 5")
-        with RetryingFile("-", opened, patience, once) as file, fault:
+        with RetryingFile("-", opened, policy, once) as file, fault:
             file.read(10)
         assert len(events) == tries - 1
 

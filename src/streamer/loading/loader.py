@@ -100,10 +100,10 @@ class Loader:
                 self._on_read(source.size or 0)
                 begin = None if begin.source == source.name else begin
                 continue
-            place = begin if begin and begin.position else None  # at 0, a [ is still to be seen
+            position = begin if begin and begin.position else None  # at 0, a [ is still to be seen
             begin = None
             end = self._end if self._end and self._end.source == source.name else None
-            for item in self._read(source, row, place):
+            for item in self._read(source, row, position):
                 if item is not None and end is not None and item.origin.offset >= end.offset:
                     return
                 yield item
@@ -114,10 +114,10 @@ class Loader:
     def _read(self, source: Source, row: int, left: Position | None) -> Iterator[Item | None]:
         if not is_piped(source):
             begin = left.offset if left else 0
-            pieces = read_bytes(source, self._on_read, begin, patience=self._retries)
+            pieces = read_bytes(source, self._on_read, begin, retries=self._retries)
             yield from read_items(source, pieces, row, left)
             return
-        pipe = Piped(source.name, read_bytes(source, self._on_read, patience=self._retries), left)
+        pipe = Piped(source.name, read_bytes(source, self._on_read, retries=self._retries), left)
         for item in read_items(source, iter(pipe), row, left):
             yield item and replace(item, origin=replace(item.origin, head=pipe.head))
 

@@ -78,8 +78,8 @@ def _peek(items: Iterator[Item | None], taken: list[Item], field: Mapping[str, s
             for kind, keys in wanted.items():
                 if all(key in value for key in keys):
                     return kind
-            place = f"{item.origin.source}, record {item.origin.position}"
-            seen = seen or f"{place}, has the keys {', '.join(value) or '(none)'}"
+            where = f"{item.origin.source}, record {item.origin.position}"
+            seen = seen or f"{where}, has the keys {', '.join(value) or '(none)'}"
         if len(taken) >= PEEK_RECORDS:
             break
     if not seen:  # nothing but rubbish so far: all of it will be rejected as either kind

@@ -11,11 +11,12 @@ from typing import Any
 
 import ijson
 
-from streamer.loading.sources import DamagedSource, Source
+from streamer.loading.compressed import DamagedSource
+from streamer.loading.sources import Source
 from streamer.records import Item, Origin, Position
 
 RAW_LIMIT = 64 * 2**20
-"""Most bytes kept of one item. A longer one is kept up to here and its full size is told."""
+"""Most bytes kept of one item. Of a longer one, only the beginning and the size are kept."""
 BLANK = b" \t\r\n"
 ENDS = re.compile(rb"[}\],]")
 """What can end an element,"""
@@ -39,22 +40,22 @@ LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{20,}")
 
 
 def read_items(
-    source: Source, pieces: Iterator[bytes], first_row: int, place: Position | None = None
+    source: Source, pieces: Iterator[bytes], first_row: int, position: Position | None = None
 ) -> Iterator[Item | None]:
     """The items of one source, numbered from `first_row`. Blank lines are no items.
 
-    With a `place` in that source, `pieces` begin there, and so do the items.
+    With a `position` in that source, `pieces` begin there, and so do the items.
 
     An empty piece says that nothing has come for a while, and is passed on as None. Where the rest
     of the source cannot be split any more (malformed array, damaged compression) it becomes one
     last item with a `problem`.
     """
-    if place is not None:
-        if place.in_array:
-            spans = _elements(pieces, place.offset, within=True)
+    if position is not None:
+        if position.in_array:
+            spans = _elements(pieces, position.offset, within=True)
         else:
-            spans = _lines(pieces, place.offset)
-        yield from _items(spans, source, first_row, place.position, place.in_array)
+            spans = _lines(pieces, position.offset)
+        yield from _items(spans, source, first_row, position.position, position.in_array)
         return
     try:
         pieces, start = yield from _peeled(pieces)

@@ -32,7 +32,7 @@ RESUME = "resume the run: finished parts are kept."
 
 
 def retry_reading(
-    patience: RetryPolicy,
+    retries: RetryPolicy,
     action: Callable[[], T],
     passing: Callable[[BaseException], bool],
     name: str,
@@ -40,7 +40,7 @@ def retry_reading(
 ) -> T:
     """What `action` returns, which reads `name` at `offset`, tried again after errors that are
     `passing`. Raises what the last try did."""
-    return patience.retry(
+    return retries.retry(
         action,
         passing=passing,
         wait=wait_exponential(FIRST_SECONDS),
@@ -66,7 +66,7 @@ class RetryingFile:
     """What `opened` opens, from `offset` on. A pipe or standard input (`once`) has one try."""
 
     def __init__(
-        self, name: str, opened: Callable[[], BinaryIO], patience: RetryPolicy, once: bool = False
+        self, name: str, opened: Callable[[], BinaryIO], retries: RetryPolicy, once: bool = False
     ) -> None:
         self.offset = 0
         """Of the next byte."""
@@ -74,7 +74,7 @@ class RetryingFile:
         """Whether reading it may have to wait for a writer: a pipe, a socket, a terminal."""
         self._name = name
         self._opened = opened
-        self._patience = patience
+        self._retries = retries
         self._once = once
         self._file: BinaryIO | None = None
         self._begun = False
@@ -95,7 +95,7 @@ class RetryingFile:
 
         :raises RunFault: the source is gone or another one, or failed at every try.
         """
-        return self._patiently(lambda: self._read(size))
+        return self._with_retries(lambda: self._read(size))
 
     def fileno(self) -> int:
         """For `select`."""
@@ -104,7 +104,7 @@ class RetryingFile:
         return self._file.fileno()
 
     def __enter__(self) -> Self:
-        self._patiently(self._open)
+        self._with_retries(self._open)
         return self
 
     def __exit__(
@@ -115,11 +115,11 @@ class RetryingFile:
     ) -> None:
         self._close()
 
-    def _patiently(self, action: Callable[[], T]) -> T | None:
+    def _with_retries(self, action: Callable[[], T]) -> T | None:
         try:
-            return retry_reading(self._patience, action, self._may_pass, self._name, self.offset)
+            return retry_reading(self._retries, action, self._may_pass, self._name, self.offset)
         except Exception as error:
-            if self._patience.stopped.is_set() and self._may_pass(error):
+            if self._retries.stopped.is_set() and self._may_pass(error):
                 return None
             raise self._fault(error) from error
 

@@ -5,32 +5,24 @@ import io
 import os
 import select
 import sys
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 import fsspec
-import zstandard
 
 from streamer import embedded
 from streamer.concurrency.retry import RetryPolicy
 from streamer.config import EMBEDDED, STDIN
 from streamer.errors import UsageError
+from streamer.loading.compressed import codec_of, decompressed
 from streamer.loading.retrying import RetryingFile
 
 SUFFIXES = (".json", ".jsonl", ".ndjson")
 PACKED = (".gz", ".zst")
 READ_BYTES = 64 * 1024
-FED_BYTES = 256
-"""What a decompressor is fed at once: it may make some thirty thousand times as much of it."""
 IDLE_SECONDS = 0.2
-MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-
-
-class DamagedSource(Exception):
-    """The compressed data end too early or are corrupt. What was decompressed before is good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +65,7 @@ def expand(paths: Sequence[str], unreadable: Callable[[str], None] | None = None
     A directory stands for every .json, .jsonl and .ndjson file below it (also .gz and .zst).
 
     :raises UsageError: a path that does not exist or cannot be read, or nothing to read at all.
-        What cannot be read is left out where `unreadable` is given, which is told.
+        What cannot be read is left out where `unreadable` is given, which is called with why.
     """
     found: dict[str, Source] = {}
     for path in paths:
@@ -151,21 +143,21 @@ def read_bytes(
     on_read: Callable[[int], None],
     begin: int = 0,
     *,
-    patience: RetryPolicy | None = None,
+    retries: RetryPolicy | None = None,
 ) -> Iterator[bytes]:
-    """The decompressed content of `source` from byte `begin` on, in pieces. `on_read` hears how
-    many raw bytes went by.
+    """The decompressed content of `source` from byte `begin` on, in pieces. `on_read` is
+    called with how many raw bytes went by.
 
     What is compressed, or comes through a pipe, is read up to there; all else is sought.
 
     An empty piece says that nothing has come for a while, or that the run is being stopped.
 
     :raises DamagedSource: after the last good piece, where compressed data are cut or corrupt.
-    :raises RunFault: the file system could not open or read it, though tried with `patience`.
+    :raises RunFault: the file system could not open or read it, though tried with `retries`.
     """
     once = source.name == STDIN
     with RetryingFile(
-        source.name, lambda: open_source(source), patience or RetryPolicy(), once
+        source.name, lambda: open_source(source), retries or RetryPolicy(), once
     ) as file:
         raw = _raw_pieces(file, on_read)
         first = b""
@@ -173,10 +165,10 @@ def read_bytes(
             if first:
                 break
             yield first
-        codec = next((name for magic, name in MAGIC.items() if first.startswith(magic)), None)
+        codec = codec_of(first)
         pieces = _chain(first, raw)
         if codec:
-            pieces = _decompressed(pieces, codec)
+            pieces = decompressed(pieces, codec)
         elif begin and file.is_seekable:
             file.seek(begin)
             on_read(begin - len(first))
@@ -229,42 +221,3 @@ def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     if first:
         yield first
     yield from rest
-
-
-def _decompressed(pieces: Iterator[bytes], codec: str) -> Iterator[bytes]:
-    """The content of one or more compressed streams after one another, as gzip and zstd allow."""
-
-    def fresh() -> Any:
-        if codec == "gzip":
-            return zlib.decompressobj(wbits=31)
-        return zstandard.ZstdDecompressor().decompressobj()
-
-    stream = fresh()
-    begun = False
-    made: list[bytes] = []
-    for piece in pieces:
-        if not piece:
-            yield piece
-        for begin in range(0, len(piece), FED_BYTES):
-            rest = piece[begin : begin + FED_BYTES]
-            while rest and not (stream.eof and not rest.strip(b"\0")):  # zeros may follow the end
-                if stream.eof:
-                    stream, begun = fresh(), False
-                try:
-                    made.append(stream.decompress(rest))
-                except (zlib.error, zstandard.ZstdError) as error:
-                    yield from _joined(made)
-                    raise DamagedSource(f"corrupt {codec} data ({error})") from None
-                begun = True
-                rest = stream.unused_data if stream.eof else b""
-            if sum(map(len, made)) >= READ_BYTES:
-                yield from _joined(made)
-                made = []
-    yield from _joined(made)
-    if begun and not stream.eof:
-        raise DamagedSource(f"truncated {codec} data")
-
-
-def _joined(made: list[bytes]) -> Iterator[bytes]:
-    if any(made):  # an empty piece would say that the input idles
-        yield b"".join(made)

@@ -42,11 +42,11 @@ class Reader:
 
     def __init__(self, *paths: Path, begin: tuple[Position, ...] = ()) -> None:
         self.events: list[dict] = []
-        self.patience = RetryPolicy(
+        self.retries = RetryPolicy(
             log=lambda event, told: self.events.append({"event": event} | told)
         )
         names = [str(path) for path in paths]
-        self._items = Follower(names, lambda _: None, begin, self.patience).items(0)
+        self._items = Follower(names, lambda _: None, begin, self.retries).items(0)
         self.places = {place.key: place for place in begin}
 
     def read(self) -> list[str]:
@@ -435,7 +435,7 @@ def test_a_signal_ends_the_wait_for_a_file_that_fails(tmp_path, monkeypatch):
     assert reader.read() == ["1"]
     fail(monkeypatch, errno.EIO, times=100)
     begin = time.monotonic()
-    reader.patience.on_wait = lambda reason: reader.patience.stopped.set() if reason else None
+    reader.retries.on_wait = lambda reason: reader.retries.stopped.set() if reason else None
     assert reader.read() == []
     assert time.monotonic() - begin < retrying.FIRST_SECONDS
 

@@ -60,14 +60,14 @@ class Follower:
         paths: Sequence[str],
         on_read: Callable[[int], None],
         begin: Sequence[Position],
-        patience: RetryPolicy,
+        retries: RetryPolicy,
     ) -> None:
         """`begin`: where sources were left that have been read from before."""
         self._paths = paths
         self._on_read = on_read
-        self._patience = patience
-        self._places = Positions(begin)
-        self._rotation = Rotation(self._places, patience, on_read, self._tell)
+        self._retries = retries
+        self._positions = Positions(begin)
+        self._rotation = Rotation(self._positions, retries, on_read, self._log_once)
         self._found: dict[str, Source] = {}
         """What there is, by name."""
         self._open: dict[str, _Followed] = {}
@@ -79,8 +79,8 @@ class Follower:
         self._done: set[str] = set()
         """Sources that are read once, and were."""
         self._missing: dict[str, float] = {}
-        """Since when a path names nothing; for ever, once that was told."""
-        self._told: set[str] = set()
+        """Since when a path names nothing; for ever, once that was logged."""
+        self._logged: set[str] = set()
 
     def items(self, row: int) -> Iterator[Item | None]:
         """Without end, numbered from `row`; None whenever nothing has come for a while.
@@ -96,7 +96,7 @@ class Follower:
                     row += 1
             if row == before:
                 yield None
-                self._patience.stopped.wait(POLL_SECONDS)
+                self._retries.stopped.wait(POLL_SECONDS)
 
     def _turn(self, followed: _Followed, row: int) -> Iterator[Item]:
         """What has come from one source, up to `TURN_ITEMS`."""
@@ -128,14 +128,14 @@ class Follower:
     def _lose(self, followed: _Followed) -> None:
         name = followed.source.name
         self._close(followed)
-        if not self._patience.stopped.is_set():
-            self._tell(f"{name} vanished while it was read: it is read on when it is there again")
+        if not self._retries.stopped.is_set():
+            self._log_once(f"{name} vanished while it was read. It is read on when it is back")
 
     def _close(self, followed: _Followed) -> None:
         name = followed.source.name
         del self._open[name]
         if followed.last is not None:
-            self._places.put(Position.behind(followed.last))
+            self._positions.put(Position.behind(followed.last))
         if followed.growing is not None:
             self._rotation.close(name, followed.growing)
 
@@ -162,7 +162,7 @@ class Follower:
         seen = set()
         for path in self._paths:
             try:
-                found = expand([path], self._tell)
+                found = expand([path], self._log_once)
             except UsageError as error:  # nothing there yet, or a file between two names
                 self._wait_for(path, error)
                 continue
@@ -177,7 +177,7 @@ class Follower:
         now = time.monotonic()
         if now - self._missing.setdefault(path, now) >= SETTLED_SECONDS:
             self._missing[path] = math.inf
-            self._patience.log("note", {"note": f"waiting for what is followed: {error}"})
+            self._retries.log("note", {"note": f"waiting for what is followed: {error}"})
 
     def _begin(self, source: Source) -> _Followed | None:
         """Read on in `source`, if there is anything to read."""
@@ -196,18 +196,18 @@ class Follower:
         )
 
     def _once(self, source: Source) -> _Followed | None:
-        left = None if is_piped(source) else self._places.of_name(source.name)
+        left = None if is_piped(source) else self._positions.of_name(source.name)
         if left is not None and left.ended:
             return None
         begin = left.offset if left else 0
-        pieces = read_bytes(source, self._on_read, begin, patience=self._patience)
+        pieces = read_bytes(source, self._on_read, begin, retries=self._retries)
         return _Followed(source, read_items(source, pieces, 0, left))
 
-    def _tell(self, note: str) -> None:
+    def _log_once(self, note: str) -> None:
         """Log it, once."""
-        if note not in self._told:
-            self._told.add(note)
-            self._patience.log("note", {"note": note})
+        if note not in self._logged:
+            self._logged.add(note)
+            self._retries.log("note", {"note": note})
 
 
 def _grows(source: Source) -> bool:

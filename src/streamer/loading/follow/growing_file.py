@@ -48,7 +48,7 @@ class GrowingFile:
     """The file `known_as` (`file_id`) at `path`, open. `named`: its path, or that which it had.
 
     :raises Gone: it is not there.
-    :raises RunFault: it could not be opened, though tried with `patience`.
+    :raises RunFault: it could not be opened, though tried with `retries`.
     """
 
     def __init__(
@@ -56,19 +56,19 @@ class GrowingFile:
         known_as: str,
         path: Path,
         named: Path,
-        patience: RetryPolicy,
+        retries: RetryPolicy,
         on_read: Callable[[int], None],
     ) -> None:
         self.id = known_as
         self._path = path
         self._named = named
-        self._patience = patience
+        self._retries = retries
         self._on_read = on_read
         self._file: FileIO | None = None
         self._offset = 0
         self._grown = time.monotonic()
         self._head: str | None = None
-        self._stat, _, self._first = self._patiently(functools.partial(self._look, 0))
+        self._stat, _, self._first = self._with_retries(functools.partial(self._look, 0))
         self.read_to: State | None = None
         """How it was when there was no more to read, the last time."""
         self.is_idle = False
@@ -88,9 +88,9 @@ class GrowingFile:
         """As it was at the last look."""
         return state_of(self._stat)
 
-    def begins_like(self, place: Position) -> bool:
-        """Whether `place` can be one in this file."""
-        return place.offset <= self.size and self.head(place.offset) == place.head
+    def begins_like(self, position: Position) -> bool:
+        """Whether `position` can be one in this file."""
+        return position.offset <= self.size and self.head(position.offset) == position.head
 
     def head(self, offset: int) -> str:
         """A hash of what it begins with, up to `offset` at most."""
@@ -111,7 +111,7 @@ class GrowingFile:
         if self._file is not None:
             self._file.seek(offset)
         while True:
-            self._stat, piece, first = self._patiently(functools.partial(self._look, READ_BYTES))
+            self._stat, piece, first = self._with_retries(functools.partial(self._look, READ_BYTES))
             if self._is_another(piece, first):
                 self.is_cut, self.read_to = True, None
                 return
@@ -171,11 +171,11 @@ class GrowingFile:
             or not first.startswith(self._first)
         )
 
-    def _patiently(self, action: Callable[[], T]) -> T:
+    def _with_retries(self, action: Callable[[], T]) -> T:
         try:
-            return retry_reading(self._patience, action, _may_pass, str(self._named), self._offset)
+            return retry_reading(self._retries, action, _may_pass, str(self._named), self._offset)
         except OSError as error:
-            if self._patience.stopped.is_set() or not _may_pass(error):
+            if self._retries.stopped.is_set() or not _may_pass(error):
                 raise Gone from error
             raise read_fault(str(self._named), self._offset, error) from error
 

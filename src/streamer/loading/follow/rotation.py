@@ -19,19 +19,19 @@ from streamer.records import Position
 
 
 class Rotation:
-    """What is known of files of lines, open or not."""
+    """What is known of files of lines, open or not. `log` takes a note about bytes that are lost."""
 
     def __init__(
         self,
-        places: Positions,
-        patience: RetryPolicy,
+        positions: Positions,
+        retries: RetryPolicy,
         on_read: Callable[[int], None],
-        tell: Callable[[str], None],
+        log: Callable[[str], None],
     ) -> None:
-        self._places = places
-        self._patience = patience
+        self._positions = positions
+        self._retries = retries
         self._on_read = on_read
-        self._tell = tell
+        self._log = log
         self._open: set[str] = set()
         self._read_to: dict[str, State] = {}
         """How files were when there was no more to read in them."""
@@ -53,17 +53,17 @@ class Rotation:
         file, state = file_id(now), state_of(now)
         if file in self._open:
             return None
-        left, known = self._places.owned_by(name), self._places.of_file(file, name)
-        known = [place for place in known if place.file == file or not _is_there(place, found)]
+        left, known = self._positions.owned_by(name), self._positions.of_file(file, name)
+        known = [one for one in known if one.file == file or not _is_there(one, found)]
         if left is not None and left not in known:
             growing = self._renamed(path, left, found)
             if growing is not None:
                 return self._begin(name, growing, [left])
         elif self._read_to.get(file) == state:
             return None
-        if any(self._is_claimed(place, name, found) for place in known):
+        if any(self._is_claimed(one, name, found) for one in known):
             return None
-        growing = GrowingFile(file, path, path, self._patience, self._on_read)
+        growing = GrowingFile(file, path, path, self._retries, self._on_read)
         _, begin = opened = self._begin(name, growing, known)
         if begin.offset < growing.size:
             return opened
@@ -75,9 +75,9 @@ class Rotation:
         """Remember how far the file was read by `name`, and close it."""
         growing.close()
         self._open.discard(growing.id)
-        left = self._places.of_name(name)
+        left = self._positions.of_name(name)
         if growing.is_cut and left is not None:
-            self._places.put(
+            self._positions.put(
                 Position(name, left.position, 0, file=growing.id, head=growing.head(0))
             )
         if growing.read_to is not None:
@@ -91,18 +91,18 @@ class Rotation:
         """Begin where it was left, or at its beginning if it is new. From now on it is read by
         this name."""
         self._open.add(growing.id)
-        offsets = [place.offset for place in known if growing.begins_like(place)]
+        offsets = [one.offset for one in known if growing.begins_like(one)]
         offset = max(offsets, default=0)
-        left = self._places.of_name(name)
+        left = self._positions.of_name(name)
         position = left.position if left else 0
         begin = Position(name, position, offset, file=growing.id, head=growing.head(offset))
-        self._places.put(begin)
+        self._positions.put(begin)
         return growing, begin
 
-    def _is_claimed(self, place: Position, name: str, found: Mapping[str, Source]) -> bool:
-        """Whether the file of `place` is for another name to read on."""
-        other = place.source
-        return other != name and other in found and self._places.owned_by(other) == place
+    def _is_claimed(self, position: Position, name: str, found: Mapping[str, Source]) -> bool:
+        """Whether the file of `position` is for another name to read on."""
+        other = position.source
+        return other != name and other in found and self._positions.owned_by(other) == position
 
     def _renamed(
         self, path: Path, left: Position, found: Mapping[str, Source]
@@ -115,24 +115,25 @@ class Rotation:
             file = file_id(now)
             if self._over.get(file) == state_of(now):
                 return None
-            growing = GrowingFile(file, other, path, self._patience, self._on_read)
+            growing = GrowingFile(file, other, path, self._retries, self._on_read)
             if growing.begins_like(left):
                 return growing
             growing.close()
         if left.file in self._read_to and self._read_to[left.file][0] == left.offset:
             return None  # there was nothing more in it
-        self._tell(
+        self._log(
             f"{path} was replaced, and the file that had its name is gone: what it had behind "
             f"byte {left.offset:,} could not be read, if there was any"
         )
         return None
 
 
-def _is_there(place: Position, found: Mapping[str, Source]) -> bool:
-    """Whether the file of `place` still has its name: then no other is it, whatever its inode."""
-    source = found.get(place.source)
+def _is_there(position: Position, found: Mapping[str, Source]) -> bool:
+    """Whether the file of `position` still has its name: then no other file is it, even if it has
+    the same inode."""
+    source = found.get(position.source)
     try:
-        return source is not None and file_id(Path(source.path).stat()) == place.file
+        return source is not None and file_id(Path(source.path).stat()) == position.file
     except OSError:
         return False
 
