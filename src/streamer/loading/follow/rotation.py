@@ -19,7 +19,7 @@ from streamer.records import Position
 
 
 class Rotation:
-    """What is known of files of lines, open or not. `log` takes a note about bytes that are lost."""
+    """What is known of files of lines, open or not. `log` takes notes of lost bytes."""
 
     def __init__(
         self,
