@@ -5,6 +5,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in as many processes as there are cores
@@ -13,6 +14,10 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tests run in as many processes as there a
 from streamer.computing.worker import Worker
 from support.runs import embedded
 
+hypothesis.settings.register_profile(  # a busy machine is no failure
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
