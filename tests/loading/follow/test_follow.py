@@ -42,8 +42,10 @@ class Reader:
 
     def __init__(self, *paths: Path, begin: tuple[Position, ...] = ()) -> None:
         self.events: list[dict] = []
+        self.on_wait: Callable[[str | None], None] = lambda _: None
         self.retries = RetryPolicy(
-            log=lambda event, told: self.events.append({"event": event} | told)
+            log=lambda event, entries: self.events.append({"event": event} | entries),
+            on_wait=lambda reason: self.on_wait(reason),
         )
         names = [str(path) for path in paths]
         self._items = Follower(names, lambda _: None, begin, self.retries).items(0)
@@ -435,7 +437,7 @@ def test_a_signal_ends_the_wait_for_a_file_that_fails(tmp_path, monkeypatch):
     assert reader.read() == ["1"]
     fail(monkeypatch, errno.EIO, times=100)
     begin = time.monotonic()
-    reader.retries.on_wait = lambda reason: reader.retries.stopped.set() if reason else None
+    reader.on_wait = lambda reason: reader.retries.stopped.set() if reason else None
     assert reader.read() == []
     assert time.monotonic() - begin < retrying.FIRST_SECONDS
 
