@@ -42,14 +42,19 @@ class Reader:
 
     def __init__(self, *paths: Path, begin: tuple[Position, ...] = ()) -> None:
         self.events: list[dict] = []
-        self.on_wait: Callable[[str | None], None] = lambda _: None
+        self.stops_waiting = False
+        """Whether the run is stopped as soon as it waits for a file that fails."""
         self.retries = RetryPolicy(
             log=lambda event, entries: self.events.append({"event": event} | entries),
-            on_wait=lambda reason: self.on_wait(reason),
+            on_wait=self._wait,
         )
         names = [str(path) for path in paths]
         self._items = Follower(names, lambda _: None, begin, self.retries).items(0)
         self.places = {place.key: place for place in begin}
+
+    def _wait(self, reason: str | None) -> None:
+        if reason and self.stops_waiting:
+            self.retries.stopped.set()
 
     def read(self) -> list[str]:
         """All that has come."""
@@ -437,7 +442,7 @@ def test_a_signal_ends_the_wait_for_a_file_that_fails(tmp_path, monkeypatch):
     assert reader.read() == ["1"]
     fail(monkeypatch, errno.EIO, times=100)
     begin = time.monotonic()
-    reader.on_wait = lambda reason: reader.retries.stopped.set() if reason else None
+    reader.stops_waiting = True
     assert reader.read() == []
     assert time.monotonic() - begin < retrying.FIRST_SECONDS
 
