@@ -1,6 +1,7 @@
 """Whole runs in this process, with the embedded worker, which is loaded once."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import anyio
@@ -13,6 +14,7 @@ from streamer.results.run import Run
 from streamer.results.summary import Summary
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
+from streamer.tables import TABLES, Table
 
 
 @functools.cache
@@ -21,9 +23,12 @@ def embedded(kind: Any, *carry: Any) -> Worker:
     return load_worker(RunConfig(carry=dict(carry)), kind)
 
 
-def run_with(worker: Worker | None, **settings: Any) -> tuple[Run, Summary]:
-    """A whole run in this process; with the embedded worker of the right kind if none is given."""
-    prepared = prepare(RunConfig(progress="none", **settings))
+def run_with(
+    worker: Worker | None, tables: Sequence[Table] = TABLES, **settings: Any
+) -> tuple[Run, Summary]:
+    """A whole run in this process; with the embedded worker of the right kind if none is given.
+    One that is given makes rows of `tables`."""
+    prepared = prepare(RunConfig(progress="none", **settings), tables=tables)
     worker = worker or embedded(prepared.loader.fields.kind, *settings.get("carry", {}).items())
     summary = anyio.run(run_loaded, prepared, worker)
     return streamer.open_run(prepared.out), summary

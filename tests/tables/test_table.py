@@ -1,0 +1,215 @@
+"""What it takes to add a table: this one has a row for each passage with many active features."""
+
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+
+from streamer.computing.load import load_worker
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+from streamer.results.check.audit import check
+from streamer.results.check.leftovers import repair
+from streamer.tables import TABLES, Layout, Rows, Table
+from support.made_runs import MadeRun
+from support.processes import GOOD, Popen
+from support.runs import run_with
+
+SCHEMA = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("passage", pa.string()),
+        ("features", pa.int64()),
+        ("energy", pa.float64()),
+    ]
+)
+MANY = 44
+
+
+def dense(layout: Layout) -> Rows:
+    """Passages with at least `MANY` active features at the first layer: none, one or more of each
+    record."""
+
+    def take(activations):
+        layer = activations.layers[0]
+        return layer.l0, layer.energy
+
+    def of_records(records, taken):
+        l0, energy = taken
+        record, passage = np.nonzero(l0 >= MANY)
+        columns = [
+            np.array([one.origin.row for one in records])[record],
+            np.array(layout.passages)[passage],
+            l0[record, passage],
+            energy[record, passage],
+        ]
+        return pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], SCHEMA)
+
+    return Rows(SCHEMA, take, of_records)
+
+
+DENSE = Table("dense", SCHEMA, dense)
+ALL = (*TABLES, DENSE)
+SETTINGS = {"window": 4, "part_rows": 4, "batch_size": 3, "deterministic": True}
+KILLED = """
+import functools, sys
+sys.path.insert(0, {here!r})
+import streamer
+from streamer.running import prepare
+from support.killing import KillingStorage
+from test_table import ALL
+
+prepare.LocalStorage = functools.partial(KillingStorage, die_at={die_at!r})
+streamer.run(streamer.RunConfig(**{settings!r}), tables=ALL)
+"""
+
+
+@pytest.fixture(scope="module")
+def worker():
+    return load_worker(RunConfig(), "contrast", ALL)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dense")
+    sparse = GOOD.replace("The sky is", "The sky over the hills in the evening is often")
+    lines = f"{sparse}{GOOD}rubbish\n{GOOD}" * 3 + f"{sparse}rubbish\n{sparse}{sparse}"
+    (folder / "in.jsonl").write_text(lines)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(folder, worker):
+    run, _ = run_with(worker, ALL, paths=[str(folder / "in.jsonl")], out=folder / "RUN", **SETTINGS)
+    return run
+
+
+def fault_of(path: Path, tables: tuple[Table, ...] = ALL) -> str | None:
+    return check(path, True, lambda _: None, tables).first_fault
+
+
+def test_its_rows_are_in_input_order_and_those_of_a_record_in_their_own(whole):
+    table = whole.table("dense")
+    assert table["row"].to_pylist() == [row for row in (1, 3, 5, 7, 9, 11) for _ in range(2)]
+    assert table["passage"].to_pylist() == ["fact", "hall"] * 6
+    metrics = {row["row"]: row for row in whole.table("metrics").to_pylist()}
+    for row in table.to_pylist():
+        measured, layer = metrics[row["row"]], f"l1_{row['passage']}"
+        assert row["features"] == measured[f"{layer}_l0_norm"]
+        assert row["energy"] == pytest.approx(measured[f"{layer}_energy"], rel=1e-6)
+
+
+def test_it_has_no_part_where_it_has_no_row(whole):
+    assert [part.name for part in whole.parts("dense")] == [
+        part.name for part in whole.parts("metrics")[:3]
+    ]
+
+
+@pytest.mark.parametrize("tables", [ALL, TABLES], ids=["known", "unknown"])
+def test_it_is_checked_like_the_others(whole, tables):
+    assert fault_of(whole.path, tables) is None
+
+
+@pytest.mark.parametrize(
+    "die_at",
+    [
+        f"{step} dense/part-00001.parquet"
+        for step in ("created", "finished", "renamed", "published")
+    ],
+)
+def test_a_run_killed_while_it_is_written_goes_on_to_the_same_rows(
+    die_at, whole, folder, worker, tmp_path
+):
+    settings = {"paths": [str(folder / "in.jsonl")], "out": tmp_path / "RUN", **SETTINGS}
+    script = KILLED.format(
+        here=str(Path(__file__).parent),
+        die_at=die_at,
+        settings={**settings, "out": str(settings["out"]), "progress": "none"},
+    )
+    assert Popen([sys.executable, "-c", script], cwd=tmp_path).wait() == -signal.SIGKILL
+    assert fault_of(tmp_path / "RUN") is None
+    run, _ = run_with(worker, ALL, **settings)
+    assert fault_of(run.path) is None
+    for table in ALL:
+        assert run.table(table.name) == whole.table(table.name)
+
+
+def test_what_a_crash_left_of_it_is_removed(whole, tmp_path):
+    run = copy_of(whole, tmp_path)
+    run.manifest(status="running", counts={})
+    for table, number in (("metrics", 3), ("rejected", 3), ("metrics", 2)):
+        run.drop(table, number)
+    assert fault_of(run.path) is None
+    assert repair(run.path, ALL) == ["dense/part-00002.parquet", "rejected/part-00002.parquet"]
+    assert run.part("dense", 1).exists()
+
+
+def lose(run: MadeRun) -> None:
+    run.drop("dense", 1)
+
+
+def flip(run: MadeRun) -> None:
+    part = run.part("dense", 1)
+    chunk = pq.read_metadata(part).row_group(0).column(3)
+    data = bytearray(part.read_bytes())
+    data[chunk.data_page_offset + chunk.total_compressed_size - 3] ^= 1
+    part.write_bytes(data)
+
+
+def lose_rows(run: MadeRun) -> None:
+    run.rewrite("dense", 1, lambda rows: rows.slice(1))
+
+
+def shift_rows(run: MadeRun) -> None:
+    run.rewrite(
+        "dense", 1, lambda rows: rows.set_column(0, "row", pc.add(rows["row"], pa.scalar(4)))
+    )
+
+
+def reverse_rows(run: MadeRun) -> None:
+    run.rewrite("dense", 1, lambda rows: rows.take(list(range(rows.num_rows))[::-1]))
+
+
+def widen(run: MadeRun) -> None:
+    for number in range(3):
+        run.rewrite("dense", number, lambda rows: rows.append_column("more", rows["row"]))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lose, r"dense/part-00001.parquet is missing"),
+        (flip, r"dense/part-00001.parquet: row group 0 cannot be read"),
+        (lose_rows, r"dense/part-00001.parquet has 3 rows; the footer of .* says 4"),
+        (shift_rows, r"dense/part-00001.parquet has row 9, though it covers 4 to 7"),
+        (reverse_rows, r"dense/part-00001.parquet has row 5 after row 7: not in order"),
+        (widen, r"dense/part-00000.parquet: its columns are not those of dense"),
+    ],
+)
+def test_a_damage_to_it_is_named(whole, tmp_path, damage, message):
+    run = copy_of(whole, tmp_path)
+    damage(run)
+    assert (fault := fault_of(run.path))
+    assert pc.match_substring_regex(pa.array([fault]), message)[0].as_py(), fault
+
+
+def test_a_run_does_not_go_on_without_it_or_with_another(whole, worker, tmp_path):
+    run = copy_of(whole, tmp_path)
+    run.manifest(status="stopped")
+    with pytest.raises(UsageError, match="its tables were dense, metrics, rejected and are"):
+        run_with(worker, TABLES, paths=whole.manifest["config"]["paths"], out=run.path, **SETTINGS)
+
+
+def copy_of(run, folder: Path) -> MadeRun:
+    """A copy of a run directory, to be damaged."""
+    for file in run.path.rglob("*"):
+        if file.is_file():
+            to = folder / "RUN" / file.relative_to(run.path)
+            to.parent.mkdir(parents=True, exist_ok=True)
+            to.write_bytes(file.read_bytes())
+    return MadeRun(folder / "RUN", Path(run.manifest["config"]["paths"][0]))
