@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 import torch
+from rich.console import Console
 
 from streamer.commands import cli
 from streamer.commands.agreement import RULES, batches_agree, finding
@@ -16,7 +17,9 @@ from streamer.commands.sample import take_sample
 from streamer.commands.trials import Trial, measure, recommended
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig, load_config
+from streamer.errors import UsageError
 from streamer.tables import Column, RunTables
+from support.runs import run_with
 
 COLUMNS = {
     "count": Column("count", "int32", discrete=True),
@@ -83,6 +86,57 @@ def test_the_smallest_of_the_fast_ones_is_recommended():
     assert recommended(trials).size == 8
 
 
+def test_a_size_that_did_not_fit_the_memory_is_not_recommended(loaded, monkeypatch, capsys):
+    residuals = loaded.model.residuals
+
+    def small_memory(rows):
+        if rows.size > 80:
+            raise torch.OutOfMemoryError("out of memory")
+        return residuals(rows)
+
+    monkeypatch.setattr(loaded.model, "residuals", small_memory)
+    trials = measure(take_sample(RunConfig(), 6), "batch_size", [1, 6], repeats=1)
+    assert [bool(trial.splits) for trial in trials] == [False, True]
+    assert recommended([trials[0], replace(trials[1], per_second=1e9)]).size == 1
+    assert command("tune", "--batch-sizes", "1,6", *FEW) == 0
+    assert "out of memory" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="try smaller sizes"):
+        recommended(trials[1:])
+
+
+def test_neither_tune_nor_verify_needs_a_directory_that_can_be_written(
+    loaded, tmp_path, monkeypatch, capsys
+):
+    (tmp_path / "runs").write_text("no directory: a run could not be made here")
+    monkeypatch.chdir(tmp_path)
+    assert command("run", *FEW[2:]) == 2
+    assert command("verify", *FEW) == 0
+    assert command("tune", "--batch-sizes", "2", *FEW) == 0
+    assert [entry.name for entry in tmp_path.iterdir()] == ["runs"]
+
+
+def test_verify_tests_the_batches_that_a_run_would_run(loaded, tmp_path, monkeypatch):
+    def batches_of(measure_them: Callable[[], object]) -> list[tuple[int, ...]]:
+        """The shapes of the rows that the model runs meanwhile."""
+        ran: list[tuple[int, ...]] = []
+        residuals = loaded.model.residuals
+
+        def seen(rows):
+            ran.append(rows.tokens.shape)
+            return residuals(rows)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(loaded.model, "residuals", seen)
+            measure_them()
+        return ran
+
+    settings = {"limit": 40, "max_tokens": 256, "window": 16, "deterministic": True}
+    in_run = batches_of(lambda: run_with(loaded, out=tmp_path / "RUN", **settings))
+    in_verify = batches_of(lambda: batches_agree(RunConfig(**settings), 40, Console(quiet=True)))
+    assert len(in_run) > 3
+    assert in_verify[-len(in_run) :] == in_run  # before them, each passage alone
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -139,8 +193,6 @@ def test_verify_notices_a_small_error_in_one_column(loaded, monkeypatch):
         off = pa.array([1e-4, *[0.0] * (len(rows) - 1)])
         rows = rows.set_column(index, "l3_fact_gini", pc.add(rows[index], off))
         return replace(result, tables={"metrics": rows})
-
-    from rich.console import Console
 
     assert batches_agree(RunConfig(), 6, Console(quiet=True))
     monkeypatch.setattr(loaded, "process", slightly_off)

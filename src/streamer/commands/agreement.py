@@ -11,6 +11,7 @@ in float32, and most columns follow it. Two things amplify it, and have a rule o
 
 import functools
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -27,9 +28,8 @@ from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.device.settings import in_use
 from streamer.errors import UsageError
-from streamer.planning.budget import Budget
-from streamer.planning.planner import Planner
 from streamer.records import Chunk, Result
+from streamer.running.session import planner_for
 from streamer.tables import Column, metrics_of
 
 Numbers: TypeAlias = npt.NDArray[np.float64]
@@ -38,7 +38,6 @@ Values: TypeAlias = Mapping[str, Numbers]
 RADIAN = 180 / math.pi
 SMALLEST = {"itself": 0.0, "one": 1.0, "radian": RADIAN, "axis": RADIAN}
 """What a value is taken for, if it is smaller, by how its column is rounded."""
-FIXED_TOKENS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +154,16 @@ def _alone(sample: Sample) -> Values:
 
 
 def _batched(sample: Sample, config: RunConfig) -> Values:
-    computing = FaultIsolation(sample.worker)
-    budget = Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
-    planner = Planner(sample.worker.packing, budget, len(sample.records), 2**62)
+    """From the batches that `streamer run` would run: its planner cuts them, and hears how each
+    went."""
+    computing, planner = FaultIsolation(sample.worker), planner_for(config, sample.worker)
     planner.add(Chunk.of(sample.records))
-    return _in_order(sample, [computing.process(batch) for batch in planner.cut()])
+    results = []
+    for batch in planner.cut(at_end=True):
+        begin = time.perf_counter()
+        results.append(computing.process(batch))
+        planner.budget.measured(results[-1].work, time.perf_counter() - begin)
+    return _in_order(sample, results)
 
 
 def _in_order(sample: Sample, results: Sequence[Result]) -> Values:

@@ -4,14 +4,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamer.computing.load import load_worker
+from streamer.computing.model.find import model_path
+from streamer.computing.sae.find import sae_locations
 from streamer.computing.worker import Worker
 from streamer.concurrency.events import ignore
+from streamer.concurrency.retry import RetryPolicy
 from streamer.config import RunConfig
 from streamer.errors import UsageError
+from streamer.loading.loader import Loader
+from streamer.loading.sources import expand
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.records import TokenizedRecord
-from streamer.running.prepare import prepare
 from streamer.tables import TABLES, Table
 
 
@@ -27,17 +31,21 @@ def take_sample(config: RunConfig, count: int, tables: Sequence[Table] = TABLES)
     """The first `count` good records of the input that `config` names, and its worker, that makes
     rows of `tables`.
 
+    No run is prepared, so that nothing need be writable; input that grows is not waited for.
+
     :raises UsageError: the configuration is wrong, or there is no good record.
     """
     if count < 1:
         raise UsageError(f"--records {count}: expected at least 1")
-    apart = {"out": None, "follow": False}  # nothing is written, nothing waited for
-    prepared = prepare(config.model_copy(update=apart))
+    model_path(config)
+    sae_locations(config)  # both before anything large is loaded
+    once = config.model_copy(update={"follow": False})
+    loader = Loader(expand(config.paths), once, ignore, RetryPolicy())
     with LibraryWarnings(ignore):
-        worker = load_worker(config, prepared.loader.fields.kind, tables)
+        worker = load_worker(config, loader.fields.kind, tables)
     how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
     records: list[TokenizedRecord] = []
-    while len(records) < count and (chunk := prepared.loader.next_chunk(how)) is not None:
+    while len(records) < count and (chunk := loader.next_chunk(how)) is not None:
         records += [record for record in chunk.records if isinstance(record, TokenizedRecord)]
     if not records:
         raise UsageError(

@@ -40,6 +40,8 @@ class Trial:
     """Records."""
     peak: int
     """Bytes: of the device, or of the process where that is a CPU."""
+    splits: int = 0
+    """How often a batch was split because it did not fit the memory."""
 
 
 def recommend(
@@ -82,10 +84,10 @@ def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> lis
     computing.process(batches[sizes[-1]][0])  # so that what is made once counts for none
 
     def run(size: int) -> None:
-        for batch in batches[size]:
-            computing.feed(batch)
-        computing.drain()
+        results = [result for batch in batches[size] for result in computing.feed(batch)]
+        splits[size] += sum(result.work.splits for result in [*results, *computing.drain()])
 
+    splits = dict.fromkeys(sizes, 0)
     peaks, seconds = {}, {size: list[float]() for size in sizes}
     for size in sizes:
         with PeakMemory(sample.worker.model.device) as peak:
@@ -97,16 +99,24 @@ def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> lis
             run(size)
             seconds[size].append(time.perf_counter() - begin)
     return [
-        Trial(size, median, len(sample.records) / median, peaks[size])
+        Trial(size, median, len(sample.records) / median, peaks[size], splits[size])
         for size in sizes
         for median in [statistics.median(seconds[size])]
     ]
 
 
 def recommended(trials: Sequence[Trial]) -> Trial:
-    """The smallest that is as good as the fastest."""
-    fastest = max(trial.per_second for trial in trials)
-    good = [trial for trial in trials if trial.per_second >= AS_GOOD * fastest]
+    """The smallest that is as good as the fastest, of those whose batches were run whole.
+
+    :raises UsageError: none were.
+    """
+    whole = [trial for trial in trials if not trial.splits]
+    if not whole:
+        raise UsageError(
+            "batches of every size were split, as they did not fit the memory: try smaller sizes"
+        )
+    fastest = max(trial.per_second for trial in whole)
+    good = [trial for trial in whole if trial.per_second >= AS_GOOD * fastest]
     return min(good, key=lambda trial: trial.size)
 
 
@@ -139,7 +149,7 @@ def _print(trials: Sequence[Trial], best: Trial, key: Key, records: int, console
             f"{trial.seconds:.2f}s",
             f"{trials[0].seconds / trial.seconds:.2f}×",
             f"{trial.per_second:,.1f}",
-            as_text(trial.peak),
+            "out of memory, split" if trial.splits else as_text(trial.peak),
             style="bold green" if trial is best else "",
         )
     console.print(table)

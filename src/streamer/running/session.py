@@ -14,6 +14,7 @@ from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.starting_budget import budget_for
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import Threads, finished_within, in_thread
+from streamer.config import RunConfig
 from streamer.device.settings import Settings
 from streamer.errors import RunFault, cause_of
 from streamer.loading.tokenizing import Tokenizing
@@ -72,7 +73,7 @@ class Session:
         self._earlier = DomainMeans(worker.columns), Counter[str]()
         self._earlier_is_read = anyio.Event()
         self._writer: Writer | None = None
-        self._planner = _planner(prepared, worker)
+        self._planner = planner_for(prepared.config, worker)
         self._state: State = "running"
         self._seconds = 0.0
         if not prepared.config.overlap:
@@ -243,8 +244,8 @@ class Session:
             progress.end(self._observer.look())
 
 
-def _planner(prepared: Prepared, worker: Worker) -> Planner:
-    config = prepared.config
+def planner_for(config: RunConfig, worker: Worker) -> Planner:
+    """What cuts the batches of a run for `worker`."""
     return Planner(
         worker.packing,
         budget_for(config, worker.model),
