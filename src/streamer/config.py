@@ -64,12 +64,16 @@ class RunConfig(BaseModel):
 
     model: str = EMBEDDED
     """A hub name or a local Hugging Face directory."""
+    revision: str | None = None
+    """The branch, tag or commit of a hub model. Left out: what its main branch is then."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] = (1, 3, 5)
     """The layers to read, in increasing order. Per-record metrics use the first three."""
     hook: str = "blocks.{layer}.hook_resid_post"
     """TransformerLens' name of the activation to read at each layer."""
     sae: str = EMBEDDED
     """A directory or a SAELens release/sae_id, with {layer} in it."""
+    sae_revision: str | None = None
+    """The same of the SAEs' hub repository."""
     prepend_bos: bool | None = None
     """Whether passages begin with BOS. Left out: as the SAEs' metadata says."""
     trust_remote_code: bool = False

@@ -21,6 +21,8 @@ FREE = {
     "paths",  # the inputs themselves are compared
     "out",
     "kind",  # compared with what was found
+    "revision",  # the commits that they name are compared
+    "sae_revision",
     "progress",
     "disk_wait_seconds",
     "stall_seconds",
@@ -107,6 +109,7 @@ def refuse_another_model(
         f"the model's {key} was {before.get(key)} and is {model[key]}"
         for key in MODEL_KEYS
         if before.get(key) != model[key]
+        and (key != "revision" or before.get(key) is not None)  # which some runs did not record
     ]
     for old, new in zip(earlier["saes"], saes, strict=True):
         if old["files"] != new["files"]:

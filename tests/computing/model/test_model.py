@@ -13,7 +13,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from streamer import embedded
 from streamer.computing.load import load_worker
 from streamer.computing.model.native import NativeForward
-from streamer.computing.sae.load import _no_pickles
 from streamer.config import RunConfig
 from streamer.device.traits import TRAITS
 from streamer.errors import UsageError
@@ -278,11 +277,3 @@ def test_an_sae_of_attention_heads_reads_them_side_by_side(tmp_path, llama):
     together, _ = worker.saes[0].encode_decode(heads)
     alone, _ = worker.saes[0].encode_decode(heads[1:])
     assert torch.allclose(together[1:], alone, rtol=1e-5)
-
-
-def test_a_pickled_sae_is_refused_before_it_is_read(tmp_path):
-    torch.save({"W_dec": torch.zeros(2)}, tmp_path / "sae.pt")
-    with pytest.raises(UsageError, match="stored as a pickle"), _no_pickles(False, "release/id"):
-        torch.load(tmp_path / "sae.pt")
-    with _no_pickles(True, "release/id"):
-        torch.load(tmp_path / "sae.pt")

@@ -14,7 +14,7 @@ from transformer_lens.model_bridge import TransformerBridge
 from transformers.utils import logging
 
 from streamer import embedded
-from streamer.computing.model.find import first_line
+from streamer.computing.model.find import cached_revision, first_line
 from streamer.computing.model.fingerprint import fingerprint
 from streamer.config import EMBEDDED, RunConfig
 from streamer.errors import UsageError
@@ -49,6 +49,8 @@ class Architecture:
 
     path: str
     identity: ModelIdentity
+    revision: str | None
+    """The hub's branch, tag or commit that was asked for."""
     config: Any
     """Hugging Face's."""
     tokenizer: Any
@@ -78,6 +80,7 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
                 device="cpu",
                 load_weights=False,
                 trust_remote_code=config.trust_remote_code,
+                revision=config.revision,
             )
     except Exception as error:  # whatever a damaged or strange model makes of the libraries
         raise cannot_load(path, error) from error
@@ -91,7 +94,8 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
     context, context_note = _context(bridge)
     return Architecture(
         path=path,
-        identity=_identity(bridge, config.model, path),
+        identity=_identity(bridge, config, path),
+        revision=config.revision,
         config=bridge.original_model.config,
         tokenizer=bridge.tokenizer,
         context=context,
@@ -183,13 +187,16 @@ def _context(bridge: Any) -> tuple[int, str]:
     )
 
 
-def _identity(bridge: Any, name: str, path: str) -> ModelIdentity:
+def _identity(bridge: Any, config: RunConfig, path: str) -> ModelIdentity:
     """A hub model is known by its name; a directory by its own and by what its config.json says."""
-    aliases = {embedded.NAME if name == EMBEDDED else Path(path).name}
-    config = Path(path) / "config.json"
-    if config.is_file():
-        said = json.loads(config.read_text("utf-8")).get("_name_or_path")
+    aliases = {embedded.NAME if config.model == EMBEDDED else Path(path).name}
+    file = Path(path) / "config.json"
+    if file.is_file():
+        said = json.loads(file.read_text("utf-8")).get("_name_or_path")
         aliases |= {Path(said).name} if said else set()
-    revision = getattr(bridge.original_model.config, "_commit_hash", None)
+    revision = None
+    if not Path(path).is_dir():  # Hugging Face knows the commit only of some models that it loads
+        loaded = getattr(bridge.original_model.config, "_commit_hash", None)
+        revision = cached_revision(path, config.revision) or loaded
     known = frozenset(alias.lower() for alias in aliases)
-    return ModelIdentity(name, known, revision, fingerprint(path))
+    return ModelIdentity(config.model, known, revision, fingerprint(path))

@@ -68,6 +68,7 @@ def load_bridge(
             device=str(device),
             dtype=dtype,
             trust_remote_code=trust_remote_code,
+            revision=architecture.revision,
             model_class=None if trust_remote_code else _safetensors_only(architecture, device),
         )
     bridge.eval()

@@ -18,14 +18,14 @@ def find_model(config: RunConfig) -> str:
     """
     path = model_path(config)
     if not Path(path).is_dir():
-        require_on_hub(path, "model")
+        require_on_hub(path, "model", config.revision)
     return path
 
 
 def model_path(config: RunConfig) -> str:
     """The directory or hub name behind the configured model.
 
-    :raises UsageError: a directory without a model, or a path to nothing.
+    :raises UsageError: a directory without a model, or with a revision, or a path to nothing.
     """
     name = config.model
     path = embedded.MODEL if name == EMBEDDED else Path(name)
@@ -34,6 +34,11 @@ def model_path(config: RunConfig) -> str:
             raise UsageError(
                 f"no model in {path}: it has no config.json. Give a directory in "
                 f"Hugging Face format or a hub name."
+            )
+        if config.revision is not None:
+            raise UsageError(
+                f"revision = {config.revision!r} names a commit of the hub, and the model {name} "
+                f"is a local directory, which has none. Leave --revision out."
             )
         return str(path)
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
@@ -44,8 +49,9 @@ def model_path(config: RunConfig) -> str:
     return name
 
 
-def require_on_hub(repository: str, what: str) -> None:
-    """Return if `repository` is in the local cache or the hub knows it.
+def require_on_hub(repository: str, what: str, revision: str | None = None) -> None:
+    """Return if `repository` is in the local cache, or the hub knows it, at `revision`: a branch,
+    tag or commit.
 
     :raises UsageError: neither; `what` says in the message what was looked for.
     """
@@ -56,8 +62,9 @@ def require_on_hub(repository: str, what: str) -> None:
         LocalEntryNotFoundError,
     )
 
+    named = repository if revision is None else f"{repository} at {revision}"
     try:
-        snapshot_download(repository, local_files_only=True)
+        snapshot_download(repository, revision=revision, local_files_only=True)
         return
     except LocalEntryNotFoundError:
         pass
@@ -67,27 +74,29 @@ def require_on_hub(repository: str, what: str) -> None:
             f"Hugging Face hub: {error}"
         ) from None
     try:
-        HfApi().model_info(repository, timeout=SECONDS)
+        HfApi().model_info(repository, revision=revision, timeout=SECONDS)
     except HfHubHTTPError as error:
         raise UsageError(
-            f"unknown {what} {repository!r}: no such directory, and the Hugging Face hub "
+            f"unknown {what} {named!r}: no such directory, and the Hugging Face hub "
             f"says: {first_line(error)}. Check the name, and for a gated repository "
             f"your access token."
         ) from None
     except Exception as error:  # whatever the HTTP client of the day raises for a missing network
         raise UsageError(
-            f"unknown {what} {repository!r}: no such directory, not in the local cache, "
+            f"unknown {what} {named!r}: no such directory, not in the local cache, "
             f"and the Hugging Face hub cannot be reached: {first_line(error)}"
         ) from None
 
 
-def cached_revision(repository: str) -> str | None:
-    """The commit of `repository` that the local cache holds; None if it holds none."""
+def cached_revision(repository: str, revision: str | None = None) -> str | None:
+    """The commit of `repository` that the local cache holds as `revision`, by default as its main
+    branch; None if it holds none."""
     from huggingface_hub import snapshot_download  # noqa: PLC0415
     from huggingface_hub.errors import LocalEntryNotFoundError  # noqa: PLC0415
 
     try:
-        return Path(snapshot_download(repository, local_files_only=True)).name
+        folder = snapshot_download(repository, revision=revision, local_files_only=True)
+        return Path(folder).name
     except LocalEntryNotFoundError:
         return None
 

@@ -121,7 +121,8 @@ def load_native(
     :raises Exception: whatever Hugging Face makes of a model that cannot be had like this.
     """
     assert architecture.taps is not None
-    config = AutoConfig.from_pretrained(architecture.path, trust_remote_code=trust_remote_code)
+    which = {"revision": architecture.revision, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(architecture.path, **which)
     config.num_hidden_layers = 1 + max(tap.layer for tap in architecture.taps)
     for name in PER_LAYER:
         if getattr(config, name, None) is not None:
@@ -132,9 +133,9 @@ def load_native(
             config=config,
             dtype=dtype,
             use_safetensors=None if trust_remote_code else True,
-            trust_remote_code=trust_remote_code,
             output_loading_info=True,
             device_map=straight_onto(device),
+            **which,
         )
     refuse_missing(architecture.path, report["missing_keys"])
     module = module.to(device).eval().requires_grad_(False)

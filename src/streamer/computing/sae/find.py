@@ -32,7 +32,7 @@ def find_saes(config: RunConfig) -> tuple[SaeLocation, ...]:
     found = []
     for layer, location in zip(config.layers, sae_locations(config), strict=True):
         local = Path(location).is_dir()
-        release, repository = (None, None) if local else _release(location)
+        release, repository = (None, None) if local else _release(location, config.sae_revision)
         found.append(SaeLocation(layer, location, release, repository))
     return tuple(found)
 
@@ -40,7 +40,7 @@ def find_saes(config: RunConfig) -> tuple[SaeLocation, ...]:
 def sae_locations(config: RunConfig) -> list[str]:
     """For each layer the directory or `release/sae_id` that the template names.
 
-    :raises UsageError: a directory that lacks an SAE's files.
+    :raises UsageError: a directory that lacks an SAE's files, or is to have a revision.
     """
     template = embedded.SAES if config.sae == EMBEDDED else config.sae
     locations = [template.replace("{layer}", str(layer)) for layer in config.layers]
@@ -54,11 +54,17 @@ def sae_locations(config: RunConfig) -> list[str]:
                     f"no SAE for layer {layer} in {location}: {' and '.join(missing)} "
                     f"missing. Check --sae and --layers."
                 )
+            if config.sae_revision is not None:
+                raise UsageError(
+                    f"sae_revision = {config.sae_revision!r} names a commit of the hub, and the "
+                    f"SAE {location} is a local directory, which has none. Leave --sae-revision "
+                    f"out."
+                )
     return locations
 
 
-def _release(location: str) -> tuple[tuple[str, str], str]:
-    """SAELens' release and sae_id, and the hub repository they are in.
+def _release(location: str, revision: str | None) -> tuple[tuple[str, str], str]:
+    """SAELens' release and sae_id, and the hub repository they are in, at `revision`.
 
     A release is one of SAELens' directory, or itself a repository owner/name.
     """
@@ -71,7 +77,7 @@ def _release(location: str) -> tuple[tuple[str, str], str]:
     if release not in known:
         name, _, folder = sae_id.partition("/")
         if folder:
-            require_on_hub(f"{release}/{name}", "SAE repository")
+            require_on_hub(f"{release}/{name}", "SAE repository", revision)
             return (f"{release}/{name}", folder), f"{release}/{name}"
         near = difflib.get_close_matches(release, known, n=3, cutoff=0.4)
         raise UsageError(
@@ -84,5 +90,5 @@ def _release(location: str) -> tuple[tuple[str, str], str]:
         raise UsageError(
             f"SAELens' release {release} has no SAE {sae_id!r}; near it are {', '.join(near)}"
         )
-    require_on_hub(known[release].repo_id, "SAE repository")
+    require_on_hub(known[release].repo_id, "SAE repository", revision)
     return (release, sae_id), known[release].repo_id

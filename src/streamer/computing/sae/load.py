@@ -1,12 +1,9 @@
 """The sparse autoencoders: loaded through SAELens, checked against the model."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import torch
 from sae_lens import SAE
 from transformer_lens.supported_models import MODEL_ALIASES
 
@@ -16,6 +13,7 @@ from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.model.precision import sae_dtype
 from streamer.computing.sae.find import SaeLocation
 from streamer.computing.sae.layer_sae import LayerSae
+from streamer.computing.sae.release import loader_of
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 
@@ -40,11 +38,13 @@ def load_saes(
     where = {"device": str(model.device), "dtype": sae_dtype(config.dtype)}
     for place, hook in zip(places, model.hook_names, strict=True):
         try:
-            with _no_pickles(config.trust_remote_code, place.location):
-                if place.release is None:
-                    sae = SAE.load_from_disk(place.location, **where)
-                else:
-                    sae = SAE.from_pretrained(*place.release, **where)
+            if place.release is None:
+                sae = SAE.load_from_disk(place.location, **where)
+            else:
+                loader = loader_of(
+                    place.release[0], config.sae_revision, trusted=config.trust_remote_code
+                )
+                sae = SAE.from_pretrained(*place.release, converter=loader, **where)
         except UsageError:
             raise
         except Exception as error:  # whatever a damaged file makes of SAELens
@@ -54,7 +54,9 @@ def load_saes(
         sae.eval()
         sae.turn_off_forward_pass_hook_z_reshaping()  # heads arrive flattened already
         _check(sae, place.location, hook, model)
-        revision = cached_revision(place.repository) if place.repository else None
+        revision = None
+        if place.repository is not None:
+            revision = cached_revision(place.repository, config.sae_revision)
         saes.append(
             LayerSae(place.layer, place.location, sae, fingerprint(place.location), revision)
         )
@@ -75,20 +77,6 @@ def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
             f"the SAEs disagree about prepend_bos: {said}. Set it in the configuration."
         )
     return bool(wishes.pop()) if wishes else True
-
-
-@contextlib.contextmanager
-def _no_pickles(allowed: bool, location: str) -> Iterator[None]:
-    """Refuses weights that only torch.load reads: some of SAELens' releases are pickles."""
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise UsageError(
-            f"the SAE {location} is stored as a pickle, which can run code when it is "
-            f"loaded. If you trust it, give --trust-remote-code."
-        )
-
-    with contextlib.nullcontext() if allowed else patch.object(torch, "load", refuse):
-        yield
 
 
 def _check(sae: Any, location: str, hook: str, model: LanguageModel) -> None:
