@@ -15,6 +15,7 @@ FLOORS: list[set[str]] = [
     {"running"},
     {"computing", "results"},
     {"loading", "planning", "tables", "writing", "monitoring"},
+    {"manifest"},
     {"records"},
     {"config"},
     {"errors", "concurrency", "device", "embedded", "_version"},

@@ -63,8 +63,3 @@ def test_a_program_keeps_its_own_logging():
     assert heard == ["something odd"]
     assert library.handlers == before
     assert not [one for one in logging.getLogger().handlers if isinstance(one, LibraryWarnings)]
-
-
-def test_the_public_names_are_there():
-    for name in streamer.__all__:
-        assert getattr(streamer, name) is not None

@@ -5,6 +5,7 @@ Flags override the file, the file overrides these defaults. Nothing here imports
 """
 
 import difflib
+import itertools
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,11 +21,14 @@ STDIN = "-"
 EMBEDDED = "embedded"
 """Names the model, the SAEs or the records that ship in the package."""
 
-ROLES: dict[Kind, tuple[str, ...]] = {
-    "contrast": ("prompt", "fact", "hallucination"),
-    "text": ("text",),
+KINDS: dict[Kind, dict[str, str]] = {
+    "contrast": {"prompt": "prompt", "fact": "fact", "hallucination": "hall"},
+    "text": {"text": "text"},
 }
-"""The parts a JSON field can play in each kind of record."""
+"""The kinds of record. For each, the roles that a JSON field can play in it, and the passage that
+comes of each, in column order; `fact` and `hall` are behind the prompt and a space."""
+ROLES: dict[Kind, tuple[str, ...]] = {kind: tuple(parts) for kind, parts in KINDS.items()}
+"""The roles that a JSON field can play in each kind of record."""
 
 CarryType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 Progress: TypeAlias = Literal["auto", "rich", "lines", "none"]
@@ -45,7 +49,7 @@ class RunConfig(BaseModel):
     out: Path | None = None
     """The run directory to make. Left out: runs/ and the time at which the run started."""
 
-    kind: Literal["auto", "contrast", "text"] = "auto"
+    kind: Literal["auto", Kind] = "auto"
     """contrast: {prompt, fact, hallucination}; text: {text}; auto: what the first record has."""
     field: dict[str, str] = {}
     """Which JSON key plays which role: id, prompt, fact, hallucination, text."""
@@ -147,7 +151,7 @@ class RunConfig(BaseModel):
     @field_validator("field")
     @classmethod
     def _known_roles(cls, value: dict[str, str]) -> dict[str, str]:
-        roles = ["id", *ROLES["contrast"], *ROLES["text"]]
+        roles = ["id", *itertools.chain(*ROLES.values())]
         for role in value:
             if role not in roles:
                 raise ValueError(f"{role!r} is not a role; the roles are {', '.join(roles)}")

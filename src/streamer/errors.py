@@ -1,6 +1,12 @@
-"""What can go wrong for the person who runs streamer: two errors, one for each thing they can do.
+"""What can go wrong for the person who runs streamer: an error for each thing they can do.
 
-A message says what was found, where, and what to do.
+    StreamerError       exit code     what to do
+    ├── UsageError      2             change what was asked for: nothing was written
+    └── RunFault        1             mend what the message names, and resume
+        └── Overdue     128 + signal  resume: the run was stopped, and did not end in time
+
+A message says what was found, where, and what to do. Everything else that is raised is a fault of
+this program, except `KeyboardInterrupt`, which `streamer.run` raises when it was stopped.
 """
 
 LONGEST = 300

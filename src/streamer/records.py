@@ -4,24 +4,24 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
      └─────────────┴─▶ Rejection ──────────────────────────────────────────▶ rejected rows
 """
 
+import operator
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Self, TypeAlias
+from dataclasses import astuple, dataclass
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from streamer.config import Kind
+from streamer.config import KINDS, Kind
 
 Carried: TypeAlias = str | int | float | bool | None
 
 PASSAGES: dict[Kind, tuple[str, ...]] = {
-    "contrast": ("prompt", "fact", "hall"),
-    "text": ("text",),
+    kind: tuple(parts.values()) for kind, parts in KINDS.items()
 }
-"""The passages of each kind of record, in column order. `fact` is prompt + " " + fact."""
+"""The passages of each kind of record, in column order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +274,34 @@ class Work:
             hopeless=self.hopeless + other.hopeless,
             faults=self.faults + other.faults,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a run has written. The names are those in its manifest and in the footers of parts."""
+
+    records: int = 0
+    """Read, good and bad."""
+    rows: int = 0
+    """Measured."""
+    rejected: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    """Of all passages, as if none were shared."""
+    tokens_run: int = 0
+    """Shared ones once."""
+    reruns_in_float32: int = 0
+    out_of_memory_splits: int = 0
+    model_errors: int = 0
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Self:
+        """What a manifest or footer says, which need not say all."""
+        return cls(**{name: said[name] for name in cls.__slots__ if name in said})
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Of both."""
+        return Counts(*map(operator.add, astuple(self), astuple(other)))
 
 
 @dataclass(frozen=True, slots=True)

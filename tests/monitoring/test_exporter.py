@@ -15,12 +15,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.monitoring.counters import Counters
-from streamer.monitoring.exporter import exporting
+from streamer.monitoring.exporter import exporting, exposure
 from streamer.monitoring.observer import Observer
 from streamer.running.prepare import prepare
 from streamer.running.run import run
 from support.processes import COMMAND, Popen
 from support.processes import run as command
+from support.runs import run_with
 
 GOOD = b'{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
 
@@ -133,3 +134,23 @@ def test_a_port_is_a_number_that_a_port_can_have(tmp_path):
         ),
     ):
         pass
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "192.168.1.7", "gpu-box"])
+def test_a_run_whose_metrics_others_can_read_says_so(address):
+    assert "anybody who reaches this machine" in (exposure(config_at(address, 9090)) or "")
+    assert exposure(config_at(address, None)) is None
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_metrics_that_this_machine_alone_can_read_are_no_news(address):
+    assert exposure(config_at(address, 9090)) is None
+
+
+def config_at(address: str, port: int | None) -> RunConfig:
+    return RunConfig(metrics_address=address, metrics_port=port)
+
+
+def test_the_log_says_that_others_can_read_the_metrics(tmp_path, port):
+    run_with(None, out=tmp_path, limit=2, metrics_port=port, metrics_address="0.0.0.0")
+    assert "anybody who reaches this machine" in (tmp_path / "log.jsonl").read_text()

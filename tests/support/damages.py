@@ -252,7 +252,7 @@ DAMAGES: dict[str, tuple[Callable[[MadeRun], object], str, str]] = {
     "no counts in the manifest": (
         lambda run: run.manifest(counts={}),
         "counts",
-        r"manifest.json counts None rows, the parts hold 8",
+        r"manifest.json counts 0 rows, the parts hold 8",
     ),
     "a manifest that is no JSON": (
         lambda run: (run.path / "manifest.json").write_text("{"),

@@ -2,26 +2,61 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
 from streamer.commands.run import run_to_end
-from streamer.config import load_config
+from streamer.config import RunConfig, load_config
 from streamer.errors import UsageError
+from streamer.manifest import Manifest
 
 
-def resume(run: Annotated[Path, Parameter(help="The run directory.")], /) -> int:
+def resume(
+    run: Annotated[Path, Parameter(help="The run directory.")],
+    /,
+    *,
+    trust_remote_code: Annotated[
+        bool,
+        Parameter(
+            help="Let the model run code of its own and load pickled weights, as the run was "
+            "begun: it has to be said again.",
+            negative="",
+        ),
+    ] = False,
+) -> int:
     """Go on with a run that was stopped or killed, with the settings it was begun with."""
-    from streamer.results.run import open_run  # noqa: PLC0415
+    from streamer.results.run import manifest_of  # noqa: PLC0415
 
-    manifest, out = open_run(run).manifest, run.resolve()
-    begun_in = manifest["working_directory"]
+    manifest, out = manifest_of(run), run.resolve()
+    settings = settings_of(manifest) | {"out": out, "trust_remote_code": trust_remote_code}
+    if manifest.config.trust_remote_code and not trust_remote_code:
+        raise UsageError(
+            f"{run} was begun with --trust-remote-code, which lets its model run code here. A run "
+            f"directory cannot allow that, as others may have written it. If you trust the model "
+            f"{settings.get('model')}: streamer resume {run} --trust-remote-code"
+        )
     try:
-        os.chdir(begun_in)  # where its relative paths begin
+        os.chdir(manifest.working_directory)  # where its relative paths begin
     except OSError as error:
         raise UsageError(
-            f"{run} was begun in {begun_in}, where its relative paths begin: {error}. Bring that "
-            f"directory back."
+            f"{run} was begun in {manifest.working_directory}, where its relative paths begin: "
+            f"{error}. Bring that directory back."
         ) from None
-    return run_to_end(load_config(overrides=manifest["config"] | {"out": out}))
+    return run_to_end(load_config(overrides=settings))
+
+
+def settings_of(manifest: Manifest) -> dict[str, Any]:
+    """The settings to go on with: those of `manifest`, with the commits that it began with where it
+    has read from the hub, whose branches move.
+
+    Those that this version does not know are left out: `running.resume` refuses them by name.
+    """
+    said = manifest.config.model_dump(mode="json", exclude_unset=True)
+    settings = {key: value for key, value in said.items() if key in RunConfig.model_fields}
+    if manifest.model is not None and manifest.model.revision is not None:
+        settings["revision"] = manifest.model.revision
+    of_saes = {sae.revision for sae in manifest.saes}
+    if len(of_saes) == 1 and None not in of_saes:  # in several repositories they have no common one
+        settings["sae_revision"] = of_saes.pop()
+    return settings

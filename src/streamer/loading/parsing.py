@@ -6,14 +6,13 @@ from typing import Any
 
 import orjson
 
-from streamer.config import ROLES, CarryType, Kind, RunConfig
+from streamer.config import KINDS, ROLES, CarryType, Kind, RunConfig
 from streamer.errors import UsageError
 from streamer.loading.sources import stem_of
 from streamer.records import Carried, Item, Record, Rejection
 
 PEEK_RECORDS = 100
 """Records looked at, at most, to tell what kind they are."""
-KINDS: tuple[Kind, ...] = ("contrast", "text")
 TYPE_NAMES = {
     dict: "an object",
     list: "an array",

@@ -1,6 +1,7 @@
 """Prometheus metrics of a run, over HTTP while it goes on."""
 
 import contextlib
+import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -27,6 +28,21 @@ class Exporter(Collector):
         if self._observer.latest is not None:
             yield from _counters(self._observer.counters)
             yield from _gauges(self._observer.latest)
+
+
+def exposure(config: RunConfig) -> str | None:
+    """What to say of metrics that others than this machine can read; None if none can be."""
+    address = config.metrics_address
+    try:
+        is_local = ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a name
+        is_local = address == "localhost"
+    if config.metrics_port is None or is_local:
+        return None
+    return (
+        f"anybody who reaches this machine can read the run's metrics, without a password: "
+        f"metrics_address is {address}, port {config.metrics_port}"
+    )
 
 
 @contextlib.contextmanager

@@ -4,15 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.errors import UsageError
+from streamer.manifest import Manifest
 from streamer.writing.names import part_of
-
-NEEDED = {"status", "config", "inputs", "kind", "versions", "earlier_sessions", "working_directory"}
-"""What the manifest of a run says from its beginning."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -53,15 +50,28 @@ class Run:
 def open_run(path: str | Path) -> Run:
     """The run in the directory `path`.
 
-    :raises UsageError: there is no run, or its manifest is damaged.
+    :raises UsageError: there is no run, or its manifest is damaged, or of a later format.
     """
-    manifest = Path(path) / "manifest.json"
+    return Run(Path(path), manifest_of(Path(path)).entries())
+
+
+def manifest_of(path: Path) -> Manifest:
+    """The manifest of the run in the directory `path`.
+
+    :raises UsageError: there is no run, or its manifest is damaged, or of a later format.
+    """
     try:
-        said = orjson.loads(manifest.read_bytes())
+        return read_manifest(path)
     except OSError as error:
         raise UsageError(f"no run in {path}: {error}") from None
-    except orjson.JSONDecodeError as error:
-        raise UsageError(f"{manifest} is damaged: {error}") from None
-    if not isinstance(said, dict) or not said.keys() >= NEEDED:
-        raise UsageError(f"{manifest} is not that of a run of this version. Choose another path.")
-    return Run(Path(path), said)
+    except ValueError as error:
+        raise UsageError(f"{path / 'manifest.json'} cannot be read: {error}") from None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The same.
+
+    :raises OSError: there is none, or it cannot be read.
+    :raises ValueError: it is damaged, which says where; or of a later format.
+    """
+    return Manifest.parse((path / "manifest.json").read_bytes())

@@ -13,7 +13,7 @@ from streamer.concurrency.threads import finished_within, in_own_thread, in_thre
 from streamer.errors import cause_of
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.status_reporter import LoadingStatus
-from streamer.running.manifest import description_of
+from streamer.running.manifest import model_entry, sae_entries
 from streamer.running.prepare import Prepared
 from streamer.running.resume import refuse_another_model
 from streamer.running.shutdown import CLOSE_SECONDS
@@ -55,11 +55,9 @@ def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:
 
     :raises UsageError: the run is to be resumed, and was begun with another model or SAEs.
     """
-    if prepared.directory is not None:
-        found = description_of(prepared, worker)
-        refuse_another_model(
-            prepared.out, prepared.directory.earlier, found["model"], found["saes"]
-        )
+    if prepared.directory is not None and prepared.directory.earlier is not None:
+        earlier = prepared.directory.earlier
+        refuse_another_model(prepared.out, earlier, model_entry(worker), sae_entries(worker))
 
 
 @contextlib.contextmanager

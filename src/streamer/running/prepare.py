@@ -20,7 +20,7 @@ from streamer.monitoring.counters import Counters
 from streamer.monitoring.progress import SILENT, Progress
 from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.records import InputRange
-from streamer.results.run import open_run
+from streamer.results.run import manifest_of
 from streamer.running.resume import (
     refuse_another_range,
     refuse_changes,
@@ -81,7 +81,8 @@ class Prepared:
     @property
     def is_finished(self) -> bool:
         """Whether there is nothing left to do."""
-        return self.directory is not None and self.directory.earlier["status"] == "finished"
+        earlier = self.directory.earlier if self.directory is not None else None
+        return earlier is not None and earlier.status == "finished"
 
     @property
     def folder(self) -> Path:
@@ -140,17 +141,19 @@ def prepare(
     storage = LocalStorage(out, WaitForRoom(config.disk_wait_seconds, retries()))
     checkpoint = Checkpoint(row=part.first_row, places=(part.begin,) if part.begin else ())
     with contextlib.ExitStack() as on_error:
-        directory = None
+        directory, kind = None, config.kind
         if is_run(own):
-            open_run(own)  # raises if it is not one of ours
-            directory = RunDirectory(storage, log, lambda: open_run(own).manifest, names)
+            manifest_of(own)  # raises if it is not one of ours
+            directory = RunDirectory(storage, log, lambda: manifest_of(own), names)
             on_error.callback(directory.leave)
-            refuse_changes(own, directory.earlier, config, inputs)
-            refuse_another_range(own, directory.earlier, part)
+            earlier = directory.earlier
+            assert earlier is not None
+            refuse_changes(own, earlier, config, inputs)
+            refuse_another_range(own, earlier, part)
             checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)
             refuse_other_tables(own, checkpoint, tables)
             counters.begin_at(checkpoint.counts)
-        kind = directory.earlier["kind"] if directory else config.kind
+            kind = earlier.kind or config.kind
         loader = Loader(
             sources,
             config.model_copy(update={"kind": kind}),

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from streamer.config import RunConfig
 from streamer.errors import RunFault, UsageError
 from streamer.loading.identity import changes
+from streamer.manifest import Manifest, ModelEntry, SaeEntry
 from streamer.records import InputRange
 from streamer.results.summary import DomainMeans
 from streamer.tables import Table
@@ -50,24 +51,32 @@ MODEL_KEYS = ("files", "revision", "dtype", "autocast", "bos")
 
 
 def refuse_changes(
-    path: Path, earlier: Mapping[str, Any], config: RunConfig, inputs: Sequence[Mapping[str, Any]]
+    path: Path, earlier: Manifest, config: RunConfig, inputs: Sequence[Mapping[str, Any]]
 ) -> None:
     """Return if the run at `path` may go on with these settings and inputs.
 
     :raises UsageError: naming all that differs.
     """
-    now, before = config.model_dump(mode="json"), earlier["config"]
+    now = config.model_dump(mode="json")
+    said = earlier.config.model_dump(mode="json", exclude_unset=True)
+    before = RunConfig().model_dump(mode="json") | said  # an older run lacks newer settings
+    read = [one.model_dump() for one in earlier.inputs]
     free = FREE if config.deterministic else FREE | BATCHING
     if config.follow:  # the inputs change, so what names them must not
-        free, inputs = free - {"paths"}, earlier["inputs"]
+        free, inputs = free - {"paths"}, read
     found = [
         f"{key} was {before.get(key)!r} and is {value!r}"
         for key, value in now.items()
-        if key not in free and before.get(key) != value
+        if key not in free and before[key] != value
     ]
-    if config.kind not in ("auto", earlier["kind"]):
-        found.append(f"its records were {earlier['kind']!r} and are to be {config.kind!r}")
-    old = {one["name"]: one for one in earlier["inputs"]}
+    found += [
+        f"{key} was {value!r}, which this version does not know"
+        for key, value in before.items()
+        if key not in now
+    ]
+    if config.kind not in ("auto", earlier.kind):
+        found.append(f"its records were {earlier.kind!r} and are to be {config.kind!r}")
+    old = {one["name"]: one for one in read}
     new = {one["name"]: dict(one) for one in inputs}
     found += [f"it has read {name}, which is not named now" for name in old if name not in new]
     found += [f"it was not to read {name}" for name in new if name not in old]
@@ -87,36 +96,38 @@ def refuse_other_tables(path: Path, begin: Checkpoint, tables: Sequence[Table]) 
         _refuse(path, [f"its tables were {was} and are {are}"])
 
 
-def refuse_another_range(path: Path, earlier: Mapping[str, Any], part: InputRange) -> None:
+def refuse_another_range(path: Path, earlier: Manifest, part: InputRange) -> None:
     """Return if the run at `path` was begun to read this part of the input.
 
     :raises UsageError: it was begun to read another.
     """
-    before, now = earlier.get("range") or asdict(InputRange()), asdict(part)
-    if before != now:
+    if earlier.range != part:
+        before, now = asdict(earlier.range), asdict(part)
         _refuse(path, [f"it was to read the range {before} of the input, and now {now}"])
 
 
 def refuse_another_model(
-    path: Path, earlier: Mapping[str, Any], model: Mapping[str, Any], saes: Sequence[Any]
+    path: Path, earlier: Manifest, model: ModelEntry, saes: Sequence[SaeEntry]
 ) -> None:
     """Return if the run at `path` was begun with this model and these SAEs, as the manifest says.
 
     :raises UsageError: naming what differs.
     """
-    before = earlier["model"]
+    before = (earlier.model or ModelEntry()).model_dump()
     found = [
-        f"the model's {key} was {before.get(key)} and is {model[key]}"
+        f"the model's {key} was {before[key]} and is {now}"
         for key in MODEL_KEYS
-        if before.get(key) != model[key]
-        and (key != "revision" or before.get(key) is not None)  # which some runs did not record
+        for now in [getattr(model, key)]
+        if before[key] != now and (key != "revision" or before[key] is not None)
+        # the first versions did not always record it
     ]
-    for old, new in zip(earlier["saes"], saes, strict=True):
-        if old["files"] != new["files"]:
-            found.append(f"the SAE of layer {new['layer']} has other files than it had")
-        if old["revision"] != new["revision"]:
-            was, now = old["revision"], new["revision"]
-            found.append(f"the SAE of layer {new['layer']} was revision {was} and is {now}")
+    for old, new in zip(earlier.saes, saes, strict=True):
+        if old.files != new.files:
+            found.append(f"the SAE of layer {new.layer} has other files than it had")
+        if old.revision != new.revision:
+            found.append(
+                f"the SAE of layer {new.layer} was revision {old.revision} and is {new.revision}"
+            )
     _refuse(path, found)
 
 

@@ -18,6 +18,7 @@ from streamer.config import RunConfig
 from streamer.device.settings import Settings
 from streamer.errors import RunFault, cause_of
 from streamer.loading.tokenizing import Tokenizing
+from streamer.monitoring.exporter import exposure
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.status import State
 from streamer.monitoring.status_reporter import StatusReporter
@@ -94,9 +95,10 @@ class Session:
             "removed": tidy(prepared.storage, self._leading, prepared.names),
         }
         self._log("started", started)
-        for note in worker.model.notes:
+        exposed = exposure(prepared.config)
+        for note in (*worker.model.notes, *([exposed] if exposed else [])):
             self._note(note)
-        shard, earlier = prepared.names.shard, Run(prepared.out, directory.manifest)
+        shard, earlier = prepared.names.shard, Run(prepared.out, directory.manifest.entries())
         self._earlier_parts = (
             earlier.parts(self._leading, shard),
             earlier.parts(REJECTED.name, shard),

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
-import orjson
-
 from streamer._version import __version__
 from streamer.errors import UsageError
+from streamer.manifest import FORMAT, Manifest
 from streamer.writing.event_log import EventLog, now
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.storage.base import Locked, NoLocks, Storage, write_fault
@@ -31,7 +30,7 @@ class RunDirectory:
         self,
         storage: Storage,
         log: EventLog,
-        read_earlier: Callable[[], dict[str, Any]] = dict,
+        read_earlier: Callable[[], Manifest | None] = lambda: None,
         names: Names = WHOLE,
     ) -> None:
         """Lock the directory, which is there, and open `log` in it. Nothing else is written yet.
@@ -66,23 +65,25 @@ class RunDirectory:
             ) from None
         try:
             self.earlier = earlier = read_earlier()
-            """The manifest of a run that goes on, as it was found; empty for a new one."""
+            """The manifest of a run that goes on, as it was found; None of a new one."""
         except BaseException:
             self.leave()
             raise
-        sessions = [*earlier["earlier_sessions"], _session(earlier)] if earlier else []
-        self.manifest: dict[str, Any] = {
-            "status": "running",
-            "started": now(),
-            "finished": None,
-            "earlier_sessions": sessions,
-            "working_directory": str(Path.cwd()),
-            "versions": {
+        sessions = (*earlier.earlier_sessions, earlier.session()) if earlier is not None else ()
+        self.manifest = Manifest(
+            format=FORMAT,
+            status="running",
+            started=now(),
+            finished=None,
+            earlier_sessions=sessions,
+            working_directory=str(Path.cwd()),
+            versions={
                 "streamer": __version__,
                 "python": platform.python_version(),
                 **{name: importlib.metadata.version(name) for name in PACKAGES},
             },
-        }
+        )
+        """Of this session, as far as it has come."""
 
     @classmethod
     def make(cls, storage: Storage, log: EventLog, names: Names = WHOLE) -> Self:
@@ -93,9 +94,8 @@ class RunDirectory:
         path = storage.local_folder(names.folder)
         make_folder(path)
 
-        def nothing_yet() -> dict[str, Any]:
+        def nothing_yet() -> None:
             check_free(path)  # nor from another process that was quicker
-            return {}
 
         return cls(storage, log, nothing_yet, names)
 
@@ -109,10 +109,10 @@ class RunDirectory:
 
     def _write_manifest(self, entries: Mapping[str, Any], storage: Storage) -> None:
         """Replace manifest.json as a whole, with `entries` in it."""
-        self.manifest.update(entries)
-        content = orjson.dumps(self.manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_NON_STR_KEYS)
+        self.manifest = self.manifest.updated(**entries)
+        content = self.manifest.content()
         try:
-            storage.replace(self._names.own(MANIFEST), content + b"\n")
+            storage.replace(self._names.own(MANIFEST), content)
         except OSError as error:
             raise write_fault(storage.location, error) from error
 
@@ -135,11 +135,3 @@ class RunDirectory:
         if not self._is_kept:
             self._event_log.close()
             self._lock.release()
-
-
-def _session(manifest: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a session when the next one begins."""
-    kept = {key: manifest.get(key) for key in ("started", "finished", "status", "seconds", "cause")}
-    if kept["status"] == "running":  # it did not get to say how it ended
-        kept["status"] = "killed"
-    return kept | {"streamer": manifest["versions"]["streamer"]}

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import UsageError
+from streamer.manifest import Manifest
 from streamer.results.check.commits import CommitAudit
 from streamer.results.check.inputs import check_inputs
 from streamer.results.check.leftovers import find_leftovers, is_being_written
-from streamer.results.check.manifest import Manifest, read_manifest
 from streamer.results.check.parts import Listing, list_parts, shown
 from streamer.results.check.report import Report
 from streamer.results.check.totals import Totals
+from streamer.results.run import read_manifest
 from streamer.tables import TABLES, Table, leading
 
 FIX = "`streamer check --repair` removes what a crash left"
@@ -92,7 +93,7 @@ def _compare_counts(report: Report, manifest: Manifest, totals: Totals) -> None:
     """A run that ended in order counted what its parts hold."""
     held = {**(totals.held or {}), "records": totals.records}
     for key, have in held.items():
-        said = manifest.counts.get(key)
+        said = getattr(manifest.counts, key, None)
         if have is not None and said != have:
             report.counts.fault(f"manifest.json counts {said} {key}, the parts hold {have}")
 

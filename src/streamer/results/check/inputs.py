@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from streamer.errors import StreamerError, UsageError
 from streamer.loading.identity import changes, identity
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, expand, read_bytes
-from streamer.results.check.manifest import Input, Manifest
+from streamer.manifest import Input, Manifest
 from streamer.results.check.report import Line
 
 
@@ -94,7 +93,7 @@ def _can_be_read_again(source: Source) -> bool:
 
 def _changes(entry: Input, now: Mapping[str, Any]) -> list[str]:
     """In what the input differs from what was read. Its time does not count: a copy has another."""
-    before = asdict(entry)
+    before = entry.model_dump()
     known = {key: value if before[key] is not None else None for key, value in now.items()}
     return changes(before, {**known, "modified": entry.modified})
 

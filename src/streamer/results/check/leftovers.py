@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from streamer.errors import RunFault, UsageError
-from streamer.results.check.manifest import Manifest, read_manifest
+from streamer.manifest import Manifest
 from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, list_parts
+from streamer.results.run import read_manifest
 from streamer.tables import TABLES, Table, leading
 from streamer.writing.commit import orphans, unpublished_files, writers
 from streamer.writing.names import part_of
