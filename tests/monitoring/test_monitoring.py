@@ -13,6 +13,7 @@ from streamer.device.memory import Memory, memory
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.display import as_text, line, render
 from streamer.monitoring.observer import Observer
+from streamer.records import Counts
 from streamer.results.summary import (
     KEPT_DOMAINS,
     OTHERS,
@@ -91,7 +92,7 @@ def test_work_counts_for_its_stage_also_while_it_goes_on():
 
 def test_the_device_is_as_fast_as_it_was_while_it_worked():
     counters = Counters()
-    counters.begin_at({"records": 50})
+    counters.begin_at(Counts(records=50))
     assert counters.per_second == 0
     counters.started -= 3600  # most of which nothing came
     counters.busy_seconds["compute"] = 2.0
@@ -109,7 +110,7 @@ def test_a_look_sees_queues_and_memory():
 
 def test_the_summary_counts_every_reason_and_says_how_to_go_on():
     counters = Counters()
-    counters.begin_at({"records": 30, "rows": 8, "rejected": 22})
+    counters.begin_at(Counts(records=30, rows=8, rejected=22))
     reasons = [(f"reason {n}", 1) for n in range(22)]
     summary = Summary(
         Path("RUN"), 2, counters, 1.0, Memory(1, 2, None, None), DomainMeans([]), reasons

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamer.errors import RunFault
-from streamer.records import Position
+from streamer.records import Counts, Position
 from streamer.writing.commit import (
     Checkpoint,
     commit,
@@ -105,7 +105,7 @@ def test_the_last_commit_says_where_to_go_on(tmp_path):
     write_on(storage, ())
     place = Position("a", 30, 0)
     assert read_checkpoint(storage, LEADING) == Checkpoint(
-        3, 30, (place,), {"records": 30}, frozenset([LEADING])
+        3, 30, (place,), Counts(records=30), frozenset([LEADING])
     )
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from streamer.errors import UsageError
-from streamer.records import Position
+from streamer.records import Counts, Position
 from streamer.results.run import Run
 from streamer.writing.commit import (
     Checkpoint,
@@ -88,7 +88,8 @@ def test_one_that_is_killed_in_a_commit_and_one_that_goes_on(step, dying, tmp_pa
     assert tidy(storage, "metrics") == []
     assert unpublished_files(storage, going_on) == [f"{going_on.part('metrics', 2)}.tmp"]
     end = BEGIN[going_on].row + 2 * ROWS
-    at_end = Checkpoint(2, end, (Position("a", end, 0),), {"records": 2 * ROWS}, frozenset(TABLES))
+    place, counts = Position("a", end, 0), Counts(records=2 * ROWS)
+    at_end = Checkpoint(2, end, (place,), counts, frozenset(TABLES))
     assert read_checkpoint(storage, "metrics", going_on, BEGIN[going_on]) == at_end
     found = read_checkpoint(storage, "metrics", dying, BEGIN[dying])
     assert (found.number, found.row) == (1 + made, BEGIN[dying].row + (1 + made) * ROWS)

@@ -4,10 +4,10 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from streamer.records import Result
+from streamer.records import Counts, Result
 
 STAGES = ("load", "plan", "compute", "write")
 RATE_SECONDS = 20.0
@@ -87,16 +87,16 @@ class Counters:
         """Set the clock: what was before is not the run's."""
         self.started = time.monotonic()
 
-    def begin_at(self, counts: Mapping[str, int]) -> None:
+    def begin_at(self, counts: Counts) -> None:
         """Go on where an earlier session has written so much."""
-        self.before = self.done = self.records_in = counts.get("records", 0)
+        self.before = self.done = self.records_in = counts.records
         self.written(counts)
 
-    def written(self, counts: Mapping[str, int]) -> None:
-        """So much is written, as the manifest names it."""
-        self.rows = counts.get("rows", 0)
-        self.rejected = counts.get("rejected", 0)
-        self.truncated = counts.get("truncated", 0)
+    def written(self, counts: Counts) -> None:
+        """So much is written."""
+        self.rows = counts.rows
+        self.rejected = counts.rejected
+        self.truncated = counts.truncated
 
     def count(self, result: Result) -> None:
         """Add what came of a batch."""

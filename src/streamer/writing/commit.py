@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from streamer.errors import RunFault
-from streamer.records import Position
+from streamer.records import Counts, Position
 from streamer.writing.names import SHARDS, WHOLE, Names, is_shard, part_of
 from streamer.writing.parts import PartWriter, read_metadata
 from streamer.writing.storage.base import UNPUBLISHED, Storage, write_fault
@@ -53,8 +53,8 @@ class Checkpoint:
     """The first input row that no commit covers."""
     places: tuple[Position, ...] = ()
     """Where reading goes on: of the last source, or of each where they are followed."""
-    counts: Mapping[str, int] = field(default_factory=dict)
-    """Totals of all commits, as in the manifest."""
+    counts: Counts = field(default_factory=Counts)
+    """Totals of all commits."""
     tables: frozenset[str] = frozenset()
     """Names of the tables that were written."""
 
@@ -98,8 +98,8 @@ def read_checkpoint(
     try:
         footer = _metadata(storage, name)
         places = tuple(Position(**place) for place in footer["places"])
-        tables = frozenset(footer["tables"])
-        return Checkpoint(number + 1, footer["end_row"], places, footer["counts"], tables)
+        tables, counts = frozenset(footer["tables"]), Counts.of(footer["counts"])
+        return Checkpoint(number + 1, footer["end_row"], places, counts, tables)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise RunFault(
             f"{storage.location}/{name} is damaged: {error}. `streamer check {storage.location}` "

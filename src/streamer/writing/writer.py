@@ -10,23 +10,11 @@ import numpy as np
 import pyarrow as pa
 
 from streamer.config import RunConfig
-from streamer.records import Origin, Position, Rejection, Result, TokenizedRecord
+from streamer.records import Counts, Origin, Position, Rejection, Result, TokenizedRecord
 from streamer.writing.commit import Checkpoint, WrittenTable, commit
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.parts import PartWriter
 from streamer.writing.storage.base import Storage, write_fault
-
-COUNTED = (
-    "records",
-    "rows",
-    "rejected",
-    "truncated",
-    "tokens",
-    "tokens_run",
-    "reruns_in_float32",
-    "out_of_memory_splits",
-    "model_errors",
-)
 
 
 class Writer:
@@ -48,9 +36,9 @@ class Writer:
     ) -> None:
         """`begin`: what is there already. `names`: those of a shard, if others write to `storage`
         at the same time."""
-        self.counts = Counter(dict.fromkeys(COUNTED, 0) | dict(begin.counts))
-        """What was written, as the manifest names it,"""
-        self.committed = dict(self.counts)
+        self.counts = begin.counts
+        """What was written,"""
+        self.committed = begin.counts
         """and of that, what is in finished parts."""
         self.reasons: Counter[str] = Counter()
         self._location = storage.location
@@ -151,18 +139,17 @@ class Writer:
         window: Sequence[Result],
     ) -> None:
         work = [result.work for result in window]
-        new = {
-            "records": len(records) + len(rejections),
-            "rows": len(records),
-            "rejected": len(rejections),
-            "truncated": sum(record.truncated for record in records),
-            "tokens": sum(one.tokens for one in work),
-            "tokens_run": sum(one.distinct for one in work),
-            "reruns_in_float32": sum(one.reruns for one in work),
-            "out_of_memory_splits": sum(one.splits for one in work),
-            "model_errors": sum(one.faults for one in work),
-        }
-        self.counts.update(new)
+        self.counts += Counts(
+            records=len(records) + len(rejections),
+            rows=len(records),
+            rejected=len(rejections),
+            truncated=sum(record.truncated for record in records),
+            tokens=sum(one.tokens for one in work),
+            tokens_run=sum(one.distinct for one in work),
+            reruns_in_float32=sum(one.reruns for one in work),
+            out_of_memory_splits=sum(one.splits for one in work),
+            model_errors=sum(one.faults for one in work),
+        )
         self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)
 
     @property
@@ -184,8 +171,8 @@ class Writer:
         places = [asdict(place) for place in self._places.values()]
         tables = tuple(self._parts.values())
         rows = {parts.table: parts.rows for parts in tables}
-        commit(self._number, tables, covers | {"places": places, "counts": dict(self.counts)})
-        self.committed = dict(self.counts)
+        commit(self._number, tables, covers | {"places": places, "counts": asdict(self.counts)})
+        self.committed = self.counts
         self._on_part("committed", {"number": self._number, "rows": rows, **covers})
         self._number += 1
         self._first_row = self._end_row
