@@ -82,6 +82,7 @@ def _write(
 ) -> None:
     """Make rows, as the compute stage does, and write them."""
     tables = worker.tables
+    out.mkdir()
     writer = Writer(
         LocalStorage(out),
         config,
