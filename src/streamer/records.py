@@ -8,7 +8,7 @@ import operator
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any, Self, TypeAlias
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ import pyarrow as pa
 from streamer.config import KINDS, Kind
 
 Carried: TypeAlias = str | int | float | bool | None
+N = TypeVar("N", int, npt.NDArray[np.int64])
+"""A number, or one for each of many batches."""
 
 PASSAGES: dict[Kind, tuple[str, ...]] = {
     kind: tuple(parts.values()) for kind, parts in KINDS.items()
@@ -208,6 +210,28 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
+class Footprint(Generic[N]):
+    """What the memory that a batch needs grows with; or arrays of that, an entry a batch."""
+
+    positions: N
+    """Rows × width: token positions, padding included."""
+    pairs: N
+    """Rows × width²: pairs of positions that attention and its mask have an entry for."""
+    passages: N
+
+    def __add__(self, other: "Footprint[N]") -> "Footprint[N]":
+        """Of both together."""
+        return Footprint(
+            self.positions + other.positions,
+            self.pairs + other.pairs,
+            self.passages + other.passages,
+        )
+
+
+NOTHING = Footprint(0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
 class PackedTokens:
     """Token ids side by side as the model runs them, padded on the right."""
 
@@ -228,6 +252,11 @@ class PackedTokens:
     def size(self) -> int:
         """Positions, padding included."""
         return int(self.tokens.size)
+
+    @property
+    def footprint(self) -> Footprint[int]:
+        """What the memory that they need grows with."""
+        return Footprint(self.size, self.size * self.tokens.shape[1], len(self.read_at))
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,8 +284,9 @@ class Work:
     """Passages run again by themselves in float32, because their residual was not finite."""
     splits: int = 0
     """How often the batch was split because it did not fit the memory."""
-    largest: int = 0
-    """Most positions that were run at once, of a batch that was split."""
+    largest: Footprint[int] = NOTHING
+    """What was run at once: the batch, or the most positions, pairs and passages of its parts, if
+    it was split."""
     hopeless: int = 0
     """Records that did not fit the memory even alone."""
     faults: int = 0
@@ -270,7 +300,11 @@ class Work:
             positions=self.positions + other.positions,
             reruns=self.reruns + other.reruns,
             splits=max(self.splits, other.splits),
-            largest=max(self.largest, other.largest),
+            largest=Footprint(
+                max(self.largest.positions, other.largest.positions),
+                max(self.largest.pairs, other.largest.pairs),
+                max(self.largest.passages, other.largest.passages),
+            ),
             hopeless=self.hopeless + other.hopeless,
             faults=self.faults + other.faults,
         )

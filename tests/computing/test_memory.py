@@ -15,7 +15,7 @@ from streamer.config import RunConfig
 from streamer.device.errors import is_out_of_memory
 from streamer.planning.budget import Budget
 from streamer.planning.planner import Planner
-from streamer.records import Chunk, PackedTokens, Window
+from streamer.records import Chunk, Footprint, PackedTokens, Window
 from streamer.results.run import Run
 from support.measured import record
 from support.models import make_model, make_saes
@@ -180,7 +180,7 @@ def test_a_record_that_never_fits_takes_nothing_from_the_batches_behind_it(
     assert [rejected.origin.row for rejected in result.rejections] == [99]
     assert len(result.records) == beside
     budget.measured(result.work, 1.0)
-    assert budget.tokens >= 64
+    assert budget.holds(1, Footprint(64, 64 * 64, 3))
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)

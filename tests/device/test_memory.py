@@ -1,7 +1,12 @@
-"""Memory as it is measured."""
+"""Memory as it is measured, and as it is limited."""
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 PEAKS = """
 import torch
@@ -14,9 +19,77 @@ for count in (4096, 64):
     peaks.append(peak.bytes)
 print(peaks[0] - peaks[1])
 """
+BATCHES = """
+import torch
+from streamer.device.memory import BatchMemory, memory
+
+MB, cpu = 2**20, torch.device("cpu")
+torch.ones(100 * MB)  # 400 MB for a moment, as loading does
+batches = BatchMemory(cpu)
+kept = []
+for size in (50, 100, 20):
+    kept.append(torch.ones(8 * MB))  # a window of records, say
+    torch.ones(size * MB // 4)
+    found = batches.look()
+    print(round(found.needed / MB), found.is_new_peak)
+print(memory(cpu).process_peak > 400 * MB)
+"""
+FREE = """
+import torch
+from streamer.device.memory import free_memory
+
+print(free_memory(torch.device("cpu")))
+"""
+
+
+def printed(script: str, *before: str) -> list[str]:
+    command = [*before, sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    return done.stdout.split()
 
 
 def test_what_was_needed_before_does_not_count():
-    command = [sys.executable, "-c", PEAKS]
-    said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-    assert int(said.stdout) > 4096 * 3072 * 4 / 2
+    (difference,) = printed(PEAKS)
+    assert int(difference) > 4096 * 3072 * 4 / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="clears the peak as Linux does")
+def test_what_a_batch_needs_is_neither_loading_nor_what_grew_beside_it():
+    (*batches, peak_of_all) = printed(BATCHES)
+    needed, is_new = map(int, batches[::2]), batches[1::2]
+    first, second, third = needed
+    assert 50 <= first <= 50 + 32 + 20
+    assert 100 <= second <= 100 + 32 + 20
+    assert 20 <= third <= second + 10, "at most what the peak leaves open"
+    assert is_new == ["True", "True", "False"]
+    assert peak_of_all == "True", "what is shown is still the peak of all"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
+def test_a_limit_of_the_address_space_counts():
+    (free,) = printed(FREE, "bash", "-c", 'ulimit -v 8388608; exec "$@"', "x")
+    assert 0 < int(free) < 8 * 2**30
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of 1 GiB; skips where none can be made."""
+    memory, name = Path("/sys/fs/cgroup/memory"), f"test-{os.getpid()}"
+    is_v1 = (memory / "memory.limit_in_bytes").exists()
+    made = (memory if is_v1 else Path("/sys/fs/cgroup")) / name
+    try:
+        made.mkdir()
+        limit = made / ("memory.limit_in_bytes" if is_v1 else "memory.max")
+        limit.write_text(str(2**30))
+    except OSError as error:
+        if made.is_dir():
+            made.rmdir()
+        pytest.skip(f"no control group can be made here: {error}")
+    yield made
+    made.rmdir()
+
+
+def test_the_limit_of_a_control_group_counts(group):
+    enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
+    (free,) = printed(FREE, "bash", "-c", enter, "x")
+    assert 0 < int(free) < 2**30

@@ -10,7 +10,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from streamer.planning.packing import FAR, Packing, as_key
-from streamer.records import Origin, PackedTokens, TokenizedRecord
+from streamer.planning.trie import Ints
+from streamer.records import Footprint, Origin, PackedTokens, TokenizedRecord
 
 SHARING = ("trie", "prefix", "none")
 FEW = st.integers(0, 2)
@@ -203,13 +204,22 @@ def records_of(passages: list[tuple[int, ...]], each: int) -> list[TokenizedReco
     ]
 
 
+def each_of(sizes: Footprint[Ints]) -> list[tuple[int, int, int]]:
+    """[record]: positions, pairs and passages."""
+    columns = (sizes.positions, sizes.pairs, sizes.passages)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
 @pytest.mark.parametrize("sharing", ["prefix", "none"])
 @given(PASSAGES, LENGTHS, st.integers(1, 3))
 def test_the_sizes_of_records_in_order_bound_what_they_take(sharing, passages, length, each):
     packing = Packing(sharing, length)
     records = packing.in_order(records_of(passages, each))
-    for n, size in enumerate(packing.sizes(records), start=1):
-        assert packing.pack(records[:n]).size <= size
+    for n, (positions, pairs, read) in enumerate(each_of(packing.sizes(records)), start=1):
+        taken = packing.pack(records[:n]).footprint
+        assert taken.positions <= positions
+        assert taken.pairs <= pairs
+        assert taken.passages == read
 
 
 @given(PASSAGES, st.integers(1, 3))
@@ -217,9 +227,12 @@ def test_the_sizes_of_records_that_share_a_row_bound_what_they_take(passages, ea
     packing = Packing("trie", 2 * sum(map(len, passages)))
     records = sorted(records_of(passages, each), key=lambda record: record.tokens[0].tolist())
     assert all(packing.shares_a_row(record) for record in records)
-    sizes = list(packing.sizes(records))
-    for n, size in enumerate(sizes, start=1):
-        assert packing.pack(records[:n]).count <= size
+    sizes = each_of(packing.sizes(records))
+    for n, (positions, pairs, read) in enumerate(sizes, start=1):
+        rows = packing.pack(records[:n])
+        assert rows.count <= positions
+        assert rows.count * rows.tokens.shape[1] <= pairs
+        assert rows.footprint.passages == read
     assert sizes == sorted(sizes)
 
 
@@ -228,7 +241,7 @@ def test_the_sizes_of_texts_in_a_trie_are_exact(passages):
     packing = Packing("trie", 2 * sum(map(len, passages)))
     records = sorted(records_of(passages, 1), key=lambda record: record.tokens[0].tolist())
     found = [packing.pack(records[: n + 1]).count for n in range(len(records))]
-    assert list(packing.sizes(records)) == found
+    assert packing.sizes(records).positions.tolist() == found
 
 
 @given(PASSAGES)
@@ -276,7 +289,7 @@ def test_examples_that_all_prompts_begin_with_run_once_for_many_records(length, 
     rows = packing.pack(records)
     assert len(rows.tokens) == most
     assert rows.count <= most * (length + 2) + 100 * 5
-    assert packing.sizes(records)[-1] == length + 100 * 5
+    assert packing.sizes(records).positions[-1] == length + 100 * 5
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.planning.budget import Budget
+from streamer.planning.cost import BatchCost
 from streamer.planning.packing import Packing
 from streamer.planning.planner import FIRST_SECONDS, WINDOW_SECONDS, Planner
 from streamer.records import Batch, Chunk, Origin, Rejection, TokenizedRecord
@@ -133,6 +134,34 @@ def test_a_budget_that_changes_while_a_window_is_cut_counts_from_the_next_batch(
     assert sizes == [2, 4, 4]
 
 
+BYTES = BatchCost(position=10, pair=1, passage=50)
+
+
+@given(
+    st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=3), min_size=1, max_size=40),
+    st.integers(50, 5000),
+    st.sampled_from(["trie", "prefix", "none"]),
+)
+def test_no_batch_is_predicted_to_need_more_bytes_than_there_are(lengths, limit, sharing):
+    """But for single records, which cannot be cut."""
+    budget = Budget(1000, cost=BYTES, start_bytes=limit)
+    planner = Planner(Packing(sharing, 16), budget, 100, 10**9)
+    planner.add(Chunk.of([record(row, *length) for row, length in enumerate(lengths)]))
+    batches = list(planner.cut())
+    assert sum(len(batch.records) for batch in batches) == len(lengths)
+    for batch in batches:
+        assert len(batch.records) == 1 or BYTES.bytes(batch.rows.footprint) <= limit
+
+
+@pytest.mark.parametrize("length", [2, 40])
+def test_batches_fill_the_bytes_that_there_are(length):
+    budget = Budget(10**6, cost=BYTES, start_bytes=5000)
+    planner = Planner(Packing("trie", 16), budget, 1000, 10**9)
+    planner.add(Chunk.of([record(row, length) for row in range(200)]))
+    *batches, _ = planner.cut()
+    assert min(BYTES.bytes(batch.rows.footprint) for batch in batches) > 0.6 * 5000
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=40), st.integers(1, 60))
 def test_a_batch_has_as_many_records_as_the_budget_holds(lengths, tokens):
     planner = Planner(Packing("none", 16), Budget(tokens), 100, 10**9)
@@ -153,7 +182,9 @@ def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
     ) -> bool:
         planner = Planner(TRIES, Budget(500), 1000, size, **settings)
         planner.add(Chunk.of([record(row, 1) for row in range(records)]))
-        return planner.is_full(per_second, idle_seconds)
+        if planner.is_full(per_second, idle_seconds):
+            return True
+        return not per_second and planner.fills_a_batch()
 
     assert is_full(1000, per_second=1000)
     assert not is_full(999, per_second=1000)
@@ -166,6 +197,7 @@ def test_a_window_is_limited_in_records_bytes_and_seconds_of_work():
     assert is_full(1, per_second=0, idle_seconds=2 * FIRST_SECONDS)
     assert not is_full(1, per_second=0, idle_seconds=FIRST_SECONDS / 2)
     assert not is_full(999, per_second=2, idle_seconds=10, whole_windows=True)
+    assert not is_full(999, per_second=0, whole_windows=True)
 
 
 def test_whole_windows_are_cut_at_the_same_records_however_those_arrive():

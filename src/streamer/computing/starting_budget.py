@@ -1,46 +1,77 @@
-"""The budget that a run begins with, for its model, its device and the memory that is free."""
+"""The budget that a run begins with, for its model, its SAEs, its device and the free memory."""
 
 import math
+from collections.abc import Sequence
 
-from streamer.computing.model.language_model import LanguageModel
+from streamer.computing.worker import Worker
 from streamer.config import RunConfig
-from streamer.device.memory import free_memory, memory, trim_heap
+from streamer.device.memory import BatchMemory, free_memory
 from streamer.device.traits import Traits, traits_of
-from streamer.planning.budget import Budget, Headroom
+from streamer.planning.budget import Budget
+from streamer.planning.cost import BatchCost
 
 FIXED_TOKENS = 4096
 """Of a deterministic run."""
 START_SHARE = 0.02
-"""At most, of the free memory in the first batches."""
-NUMBERS_A_POSITION = 64
-"""Numbers of the residual stream's width that a position holds at once, by and large: the MLP's
-three of four or more times that width, queries, keys, values and scores, SAE activations."""
+"""At most, of the free memory in the first batches, by a prediction that nothing has corrected yet:
+it may be wrong by a factor of several and no harm is done."""
+RESIDUALS = 16
+"""Numbers of the residual stream's width that a position holds at once, by and large: the stream,
+norms, queries, keys, values and what rotates them, the layers that are read."""
+HIDDEN = 4
+"""Numbers of the MLP's width: gate, up, their product, and one on the way."""
+SCORES_AT_ONCE = 3
+"""Arrays of attention's scores that are there at once where they are laid out: as they come, with
+the mask, and as weights."""
+MASK_BYTES = 8
+"""Bytes a pair of positions of a trie's mask, as it is made and as SDPA converts it."""
+ACTIVE = 1024
+"""Active features a passage that are reckoned with; trained SAEs have about a hundred."""
+ACTIVE_BYTES = 25
+"""Bytes an active feature: magnitude and index as they come, the magnitude in float64, a flag."""
 
 
-def budget_for(config: RunConfig, model: LanguageModel) -> Budget:
+def budget_for(config: RunConfig, worker: Worker) -> Budget:
     """Found while running, up to what is configured; or just that, of a deterministic run."""
     if config.deterministic:
         return Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
-    trim_heap()  # else batches could use what loading has freed, and seem to need nothing
-    before = memory(model.device)
-
-    def headroom() -> Headroom:
-        now = memory(model.device)
-        if now.device_peak is None or before.device is None:
-            return Headroom(now.process_peak - before.process, free_memory(model.device))
-        return Headroom(now.device_peak - before.device, free_memory(model.device))
-
-    traits = traits_of(model.device)
+    device = worker.model.device
+    traits, batches = traits_of(device), BatchMemory(device)
     most = config.max_tokens or traits.most_tokens
-    layers = max(config.layers) + 1
-    start = start_tokens(traits, model.d_model, layers, free_memory(model.device))
-    return Budget(min(start, most), most, records=config.batch_size, headroom=headroom)
+    start = start_tokens(traits, worker.model.d_model, max(config.layers) + 1)
+    return Budget(
+        min(start, most),
+        most,
+        records=config.batch_size,
+        cost=cost_for(worker),
+        start_bytes=START_SHARE * free_memory(device),
+        headroom=batches.look,
+    )
 
 
-def start_tokens(traits: Traits, d_model: int, layers: int, free: int) -> int:
-    """Positions of the first batches, a power of two: few enough that they are soon done and need
-    little of the `free` bytes. A layer takes some 24·d_model² FLOPs a position."""
+def start_tokens(traits: Traits, d_model: int, layers: int) -> int:
+    """Positions of the first batches, a power of two: few enough that they are soon done. A layer
+    takes some 24·d_model² FLOPs a position."""
     by_work = traits.start_flops / (24 * d_model**2 * layers)
-    by_memory = START_SHARE * free / (NUMBERS_A_POSITION * d_model * 4)
-    fit = max(16.0, min(traits.start_tokens, by_work, by_memory))
+    fit = max(16.0, min(traits.start_tokens, by_work))
     return int(2 ** math.floor(math.log2(fit)))
+
+
+def cost_for(worker: Worker) -> BatchCost:
+    """What batches are predicted to cost with its model and SAEs."""
+    model = worker.model
+    widths = [sae.W_dec.shape[0] for sae in worker.saes]
+    return BatchCost(
+        position=(RESIDUALS * model.d_model + HIDDEN * model.d_mlp) * model.dtype.itemsize,
+        pair=MASK_BYTES + SCORES_AT_ONCE * model.scores_a_pair * model.dtype.itemsize,
+        passage=passage_bytes(model.width, widths, worker.saes[0].dtype.itemsize),
+    )
+
+
+def passage_bytes(width: int, d_sae: Sequence[int], itemsize: int) -> int:
+    """Bytes a passage, at SAEs `d_sae` wide, whose numbers have `itemsize` bytes. The features of
+    all layers are held at once, those of the first twice (once with noise), and as much again as
+    the widest two while a layer is encoded."""
+    features = sum(d_sae) + d_sae[0] + 2 * max(d_sae)
+    active = ACTIVE_BYTES * sum(min(ACTIVE, one) for one in d_sae)
+    return itemsize * (features + (len(d_sae) + 2) * width) + active

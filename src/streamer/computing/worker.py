@@ -145,7 +145,7 @@ class Worker:
         )
         made = self.tables.made(batch.records, arrays, lost, rejections)
         tokens = sum(len(ids) for record in batch.records for ids in record.tokens)
-        work = Work(tokens, rows.count, rows.size, in_flight.reruns, largest=rows.size)
+        work = Work(tokens, rows.count, rows.size, in_flight.reruns, largest=rows.footprint)
         return Result(batch.window, kept, made, rejections, work)
 
     def process(self, batch: Batch) -> Result:

@@ -1,14 +1,18 @@
 """Memory, in bytes: of this process and of its device. torch is imported only for a device: who
 watches a run from outside has none."""
 
+import contextlib
 import ctypes
 import resource
 import sys
 import threading
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import psutil
+
+from streamer.device.cgroup import free_in_groups
 
 if TYPE_CHECKING:
     import torch
@@ -17,6 +21,8 @@ if TYPE_CHECKING:
 _LIBC = ctypes.CDLL(None)
 _PROCESS = psutil.Process()
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+_CLEARED = {"process": 0}
+"""The peak of the process before its counter was cleared, which is the process' own as this is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +38,7 @@ class Memory:
 def memory(device: "torch.device") -> Memory:
     """What is held at this moment. The peak of MPS is the last reading: it keeps none."""
     process = _PROCESS.memory_info().rss
-    peak = max(process, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT)
+    peak = max(process, _process_peak(), _CLEARED["process"])
     if device.type == "cuda":
         import torch  # noqa: PLC0415
 
@@ -52,8 +58,22 @@ def trim_heap() -> None:
         _LIBC.malloc_trim(0)
 
 
+def clear_peak(device: "torch.device") -> None:
+    """Have the peak of `device` begin anew: of the process on a CPU, where the system can (Linux).
+    `memory` goes on to tell the highest of the process; other programs see only what comes."""
+    if device.type == "cuda":
+        import torch  # noqa: PLC0415
+
+        torch.cuda.reset_peak_memory_stats(device)
+    elif device.type == "cpu":
+        _CLEARED["process"] = max(_CLEARED["process"], _process_peak())
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
 def free_memory(device: "torch.device") -> int:
-    """Bytes that could still be had on `device`."""
+    """Bytes that could still be had on `device`; on a CPU, by this process within the limits of its
+    control groups and of its address space."""
     if device.type == "cuda":
         import torch  # noqa: PLC0415
 
@@ -64,7 +84,59 @@ def free_memory(device: "torch.device") -> int:
 
         most = torch.mps.recommended_max_memory()
         return max(0, most - torch.mps.driver_allocated_memory())
-    return int(psutil.virtual_memory().available)
+    in_machine = int(psutil.virtual_memory().available)
+    in_groups = free_in_groups()
+    limits = in_machine if in_groups is None else min(in_machine, in_groups)
+    return min(limits, _free_address_space())
+
+
+def _process_peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT
+
+
+def _free_address_space() -> int:
+    """What `ulimit -v` leaves."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return sys.maxsize
+    return max(0, limit - int(_PROCESS.memory_info().vms))
+
+
+@dataclass(frozen=True, slots=True)
+class Headroom:
+    """Memory as it is between two batches, in bytes."""
+
+    needed: int
+    """What the last batch needed at its peak, or more."""
+    is_new_peak: bool
+    """Whether it needed just that: no batch before it has raised the peak as high."""
+    free: int
+    """What a batch could have."""
+
+
+class BatchMemory:
+    """What batches need, beyond what is always there. Made when all is loaded, before the first."""
+
+    def __init__(self, device: "torch.device") -> None:
+        self._device = device
+        trim_heap()  # else batches could use what loading has freed, and seem to need nothing
+        clear_peak(device)  # else loading's own peak would hide theirs
+        now = memory(device)
+        self._before = now.process if now.device is None else now.device
+        """Held before the batch that is to come."""
+        self._peak = 0
+
+    def look(self) -> Headroom:
+        """After a batch."""
+        now, free = memory(self._device), free_memory(self._device)
+        if now.device is None or now.device_peak is None:
+            peak, before = max(now.process, _process_peak()), self._before
+            self._before = now.process  # it grows by queues and windows, which are no batch's
+        else:  # nothing but batches is new there; some may be in flight
+            peak, before = now.device_peak, self._before
+            free += now.device - before
+        is_new, self._peak = peak > self._peak, max(peak, self._peak)
+        return Headroom(max(0, self._peak - before), is_new, free)
 
 
 class PeakMemory:
@@ -81,9 +153,7 @@ class PeakMemory:
 
     def __enter__(self) -> Self:
         if self._device.type == "cuda":
-            import torch  # noqa: PLC0415
-
-            torch.cuda.reset_peak_memory_stats(self._device)
+            clear_peak(self._device)
         else:
             trim_heap()  # else what was needed before would count
             self._watcher.start()

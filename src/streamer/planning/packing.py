@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from streamer.config import Sharing
 from streamer.planning.trie import Ints, Trie, as_key, order_of, ragged_range, shared_with_last
-from streamer.records import PackedTokens, TokenizedRecord
+from streamer.records import Footprint, PackedTokens, TokenizedRecord
 
 FAR = 8
 """A row of long passages that begin alike may have so many times `row_length` positions behind the
@@ -93,19 +93,19 @@ class Packing:
             last = block[-1:]
         return np.concatenate(begins), np.concatenate(widths)
 
-    def sizes(self, records: Sequence[TokenizedRecord]) -> Ints:
-        """About how many positions the first one, two, … of `records` take together, which are
+    def sizes(self, records: Sequence[TokenizedRecord]) -> Footprint[Ints]:
+        """[record]: about how large a batch of the first one, two, … of `records` is, which are
         `in_order`."""
         lengths, shared, owners = self._in_turn(records)
         firsts = _firsts(records)
         last = np.append(firsts[1:], len(lengths)) - 1
         tokens: Ints = np.cumsum(lengths - shared)[last]
         if self.shares_a_row(records[0]):
-            return tokens
+            return Footprint(tokens, tokens * self.row_length, last + 1)
         opens = self._opens(lengths, shared, owners)
-        widths = self._widths(lengths, shared, opens, firsts)
-        size: Ints = np.cumsum(opens)[last] * np.maximum.accumulate(widths)
-        return np.maximum(size, tokens)
+        widest = np.maximum.accumulate(self._widths(lengths, shared, opens, firsts))
+        positions = np.maximum(np.cumsum(opens)[last] * widest, tokens)
+        return Footprint(positions, positions * widest, last + 1)
 
     def _in_turn(self, records: Sequence[TokenizedRecord]) -> tuple[Ints, Ints, Ints]:
         """The lengths of the passages of one record after another, how many tokens each shares with

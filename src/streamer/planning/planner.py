@@ -4,14 +4,16 @@ Records are gathered into windows; within a window they are sorted and cut into 
 budget as it then is. Every batch names its window, so that the writer can restore the order.
 """
 
-import itertools
 from collections.abc import Iterator, Sequence
 
 from streamer.planning.budget import Budget
 from streamer.planning.packing import Packing
+from streamer.planning.trie import Ints
 from streamer.records import (
+    NOTHING,
     Batch,
     Chunk,
+    Footprint,
     Loaded,
     PackedTokens,
     Rejection,
@@ -59,10 +61,11 @@ class Planner:
 
     def is_full(self, per_second: float, idle_seconds: float = 0.0) -> bool:
         """Whether the window should be cut now, given how many records a second are measured, and
-        how long the device has stood idle.
+        how long the device has stood idle. Soon answered: the event loop asks after each chunk.
 
         Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`; and
-        to a batch, which takes a few seconds at most, while nothing was measured yet.
+        to a batch, which takes a few seconds at most, while nothing was measured yet (see
+        `fills_a_batch`).
         """
         if len(self._gathered) >= self._window_records or self._bytes >= self._window_bytes:
             return True
@@ -70,7 +73,17 @@ class Planner:
             return False
         if per_second:
             return idle_seconds > 0 or len(self._gathered) >= per_second * WINDOW_SECONDS
-        return idle_seconds > FIRST_SECONDS or self._fills_a_batch()
+        return idle_seconds > FIRST_SECONDS
+
+    def fills_a_batch(self) -> bool:
+        """Whether what was gathered is as much as the budget holds, and windows may be cut early.
+        For a thread: all that was gathered is sorted."""
+        if self.whole_windows:
+            return False
+        alike = self._sorted([one for one in self._gathered if isinstance(one, TokenizedRecord)])
+        sizes = [self._packing.sizes(records) for records in alike if records]
+        together = sum(map(_of_all, sizes), start=NOTHING)
+        return not self.budget.holds(len(self._gathered), together)
 
     def cut(self, *, at_end: bool = False) -> Iterator[Batch]:
         """The batches of all that was gathered, window by window, each cut when it is asked for;
@@ -83,12 +96,6 @@ class Planner:
             self._bytes -= sum(self._sizes[:rows])
             del self._sizes[:rows]
             yield from self._window(window)
-
-    def _fills_a_batch(self) -> bool:
-        """Whether what was gathered is as much as the budget holds."""
-        alike = self._sorted([one for one in self._gathered if isinstance(one, TokenizedRecord)])
-        sizes = [int(self._packing.sizes(records)[-1]) for records in alike if records]
-        return not self.budget.holds(len(self._gathered), sum(sizes))
 
     def _first_window(self) -> tuple[int, bool]:
         """How many records the first window has, and whether it is full."""
@@ -130,13 +137,16 @@ class Planner:
         fit, seen = 0, 0
         while fit == seen < len(records):  # so far all fit
             seen = min(len(records), 2 * seen or LOOK_AT)
-            sizes = self._packing.sizes(records[:seen])
-            fits = (self.budget.holds(n, size) for n, size in enumerate(sizes.tolist(), 1))
-            fit = sum(itertools.takewhile(bool, fits))
+            fit = self.budget.count_held(self._packing.sizes(records[:seen]))
         while True:
             chosen = tuple(records[: max(1, fit)])
             rows = self._packing.pack(chosen)
-            if fit <= 1 or self.budget.holds(fit, rows.size):
+            if fit <= 1 or self.budget.holds(fit, rows.footprint):
                 return chosen, rows
-            by_size = fit * self.budget.tokens // rows.size  # if more came on top than padding
-            fit = min(fit - -(-fit // 16), max(1, by_size))
+            # by size, if more came on top than padding; else a sixteenth less at a time
+            fit = min(fit - -(-fit // 16), max(1, self.budget.cut_to(fit, rows.footprint)))
+
+
+def _of_all(sizes: Footprint[Ints]) -> Footprint[int]:
+    """The last entry: of all records."""
+    return Footprint(int(sizes.positions[-1]), int(sizes.pairs[-1]), int(sizes.passages[-1]))

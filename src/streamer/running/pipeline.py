@@ -117,6 +117,15 @@ async def _plan(
 ) -> None:
     planner, loader = stages.planner, stages.loader
 
+    def fills_a_batch() -> bool:
+        with counters.busy("plan"):
+            return planner.fills_a_batch()
+
+    async def is_full() -> bool:
+        if planner.is_full(counters.per_second, batches.starved_seconds):
+            return True
+        return not counters.per_second and await stages.threads.run("plan", fills_a_batch)
+
     async def hand_over(*, at_end: bool = False) -> None:
         cut = planner.cut(at_end=at_end)
 
@@ -135,7 +144,7 @@ async def _plan(
             if loader.stopped.is_set():  # what has not been planned yet is left for another time
                 continue
             planner.add(chunk)
-            if planner.is_full(counters.per_second, batches.starved_seconds):
+            if await is_full():
                 await hand_over()
         if not loader.stopped.is_set():
             await hand_over(at_end=True)

@@ -250,7 +250,7 @@ def planner_for(config: RunConfig, worker: Worker) -> Planner:
     """What cuts the batches of a run for `worker`."""
     return Planner(
         worker.packing,
-        budget_for(config, worker.model),
+        budget_for(config, worker),
         config.window_records,
         config.prefetch_bytes // 4,
         whole_windows=config.deterministic,

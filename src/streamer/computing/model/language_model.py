@@ -86,6 +86,27 @@ class LanguageModel:
         """Whether it computes in a format in which residuals may overflow."""
         return self.autocast is not None or self.dtype in SHORT
 
+    @property
+    def d_mlp(self) -> int:
+        """Width of the MLP's hidden layer; four times d_model where the model does not say."""
+        return self._largest("intermediate_size") or 4 * self.d_model
+
+    @property
+    def scores_a_pair(self) -> int:
+        """How many scores attention lays out for a pair of positions: one a head; none where it is
+        SDPA's own business."""
+        config: Any = self._run.module.config
+        if self.forward == "native" and config._attn_implementation != "eager":
+            return 0
+        return self._largest("num_attention_heads") or 1
+
+    def _largest(self, name: str) -> int:
+        """What Hugging Face's configuration says of that name, of all layers the most; 0 if it has
+        none."""
+        config: Any = self._run.module.config
+        said = getattr(config.get_text_config(), name, None) or 0
+        return max(said) if isinstance(said, list | tuple) else int(said)
+
     def residuals(self, rows: PackedTokens) -> Float[Tensor, "layer passage width"]:
         """The hooked activation of every layer at each passage's last token.
 
