@@ -45,6 +45,14 @@ def ends_another(passage: tuple[int, ...], passages: set[tuple[int, ...]]) -> bo
     return any(passage == one[: len(passage)] for one in passages if one != passage)
 
 
+def test_the_example_that_trie_draws():
+    rows = Packing("trie", 16).pack_passages([(1, 5, 6), (1, 5, 7, 8), (1, 9)])
+    assert rows.tokens.tolist() == [[1, 5, 6, 7, 8, 9]]
+    assert rows.depths.tolist() == [[0, 1, 2, 2, 3, 1]]
+    assert rows.ends.tolist() == [[6, 5, 3, 5, 5, 6]]
+    assert rows.read_at.tolist() == [2, 4, 5]
+
+
 @pytest.mark.parametrize("sharing", SHARING)
 @given(PASSAGES, LENGTHS)
 def test_a_read_sees_its_passage_and_nothing_else(sharing, passages, length):

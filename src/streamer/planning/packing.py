@@ -18,9 +18,22 @@ from streamer.config import Sharing
 from streamer.planning.trie import Ints, Trie, as_key, order_of, ragged_range, shared_with_last
 from streamer.records import Footprint, PackedTokens, TokenizedRecord
 
+# Passages that share a row save the positions that they have in common, and cost pairs of positions
+# that do not see each other but are computed all the same. About 2,500 pairs cost as much as a
+# position: in rows of 2,048 instead of 128 positions, a token takes 6.0 ms instead of 3.5 (d_model
+# 768, Gemma-2-shaped, 2 cores; bench/results/row_length.json). By that the next three are judged.
 FAR = 8
 """A row of long passages that begin alike may have so many times `row_length` positions behind the
-longest beginning: as attention's square grows, so does what is shared."""
+longest beginning: 1,024. Each then looks at up to 1,024 that are not its own, which costs as much
+as 0.4 positions; a beginning of that length, run once for all of them, saves more."""
+HALF = 2
+"""Long passages of different records share a row if they have one in so many tokens in common. Two
+of L tokens then take 1.5 L positions instead of 2 L, and 2.25 L² pairs instead of 2 L²: that pays
+up to L = 5,000."""
+EIGHTH = 8
+"""Passages of one record do, if they are long, where one in so many tokens is common. It trades
+time for padding: with a row for each passage, the short ones would be padded to the longest. Two of
+equal length L pay for it beyond L = 200 (1.9 L positions, 3.5 L² pairs)."""
 COMPARED = 2**16
 """Tokens that are compared at once, which is faster than all of a window, and takes less memory."""
 Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
@@ -86,7 +99,7 @@ class Packing:
             lengths, shared, owners = self._in_turn(beside)
             firsts = _firsts(beside)
             longest = np.maximum.reduceat(lengths, firsts)
-            apart = 2 * shared[firsts] < np.maximum(longest, np.append(0, longest[:-1]))
+            apart = HALF * shared[firsts] < np.maximum(longest, np.append(0, longest[:-1]))
             opens = self._opens(lengths, shared, owners)
             begins.append((apart | opens[firsts])[len(last) :])
             widths.append(self._widths(lengths, shared, opens, firsts)[len(last) :])
@@ -157,8 +170,8 @@ class Packing:
         if self.sharing == "none":
             joins = np.zeros_like(joins)
         if self.sharing == "trie":
-            pays = (8 * shared[1:] >= lengths[1:]) | (lengths[1:] <= FAR * self.row_length)
-            joins |= (2 * shared[1:] >= lengths[1:]) | (pays & (owners[1:] == owners[:-1]))
+            pays = (EIGHTH * shared[1:] >= lengths[1:]) | (lengths[1:] <= FAR * self.row_length)
+            joins |= (HALF * shared[1:] >= lengths[1:]) | (pays & (owners[1:] == owners[:-1]))
         return np.append(True, ~joins)
 
     def _longest_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> tuple[int, int]:

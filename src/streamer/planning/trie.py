@@ -1,11 +1,26 @@
 """Passages as a trie, and the trie laid out in rows with the mask that it needs.
 
 Sorted by token ids, passages are a trie in depth-first order: behind what it has in common with the
-passage before it, each adds its own tokens. A token sees those before it in its row whose subtree
-has not ended, so one number a token, where its subtree ends, holds the whole attention mask; its
-depth is its position id.
+passage before it, each adds its own tokens. Three passages `1 5 6`, `1 5 7 8` and `1 9`:
 
-No loop of Python's looks at tokens: a device that measures thousands of records a second leaves no
+    1 ─┬─ 5 ─┬─ 6            passage   tokens     common   added
+       │     └─ 7 ── 8          0      1 5 6         0     1 5 6
+       └─ 9                     1      1 5 7 8       2     7 8
+                                2      1 9           1     9
+
+    position   0  1  2  3  4  5        seen by position:   0  1  2  3  4  5
+    token      1  5  6  7  8  9                       0    ×
+    depth      0  1  2  2  3  1                       1    ×  ×
+    end        6  5  3  5  5  6                       2    ×  ×  ×
+    read at          ↑     ↑  ↑                       3    ×  ×     ×
+                     0     1  2                       4    ×  ×     ×  ×
+                                                      5    ×              ×
+
+A token sees those before it in its row whose subtree has not ended: position k sees j if j ≤ k <
+end[j]. So one number a token, where its subtree ends, holds the whole attention mask (row k of it
+on the right); its depth is its position id. A passage's residual is read at its last token.
+
+No Python loop runs over tokens: a device that measures thousands of records a second leaves no
 time for that. "Ragged" arrays have the tokens of all passages end to end.
 """
 
@@ -72,7 +87,7 @@ class Trie:
         ends: Ints = self.used[self.row][which]
         if not self.branches:
             return ends
-        adds = np.flatnonzero(self.added)  # a passage that adds nothing parts with nothing
+        adds = np.flatnonzero(self.added)  # one that adds no token ends no other's subtree
         n, common = len(adds), self.common[adds]
         parts = common[:, None] <= np.arange((self.common + self.added).max())
         parting = np.where(parts, np.arange(n)[:, None], n)
