@@ -1,12 +1,11 @@
 """Memory as it is measured, and as it is limited."""
 
-import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from support.memory import group_of
 
 PEAKS = """
 import torch
@@ -71,25 +70,7 @@ def test_a_limit_of_the_address_space_counts():
     assert 0 < int(free) < 8 * 2**30
 
 
-@pytest.fixture
-def group() -> Iterator[Path]:
-    """A control group of 1 GiB; skips where none can be made."""
-    memory, name = Path("/sys/fs/cgroup/memory"), f"test-{os.getpid()}"
-    is_v1 = (memory / "memory.limit_in_bytes").exists()
-    made = (memory if is_v1 else Path("/sys/fs/cgroup")) / name
-    try:
-        made.mkdir()
-        limit = made / ("memory.limit_in_bytes" if is_v1 else "memory.max")
-        limit.write_text(str(2**30))
-    except OSError as error:
-        if made.is_dir():
-            made.rmdir()
-        pytest.skip(f"no control group can be made here: {error}")
-    yield made
-    made.rmdir()
-
-
-def test_the_limit_of_a_control_group_counts(group):
-    enter = f'echo $$ > {group}/cgroup.procs; exec "$@"'
-    (free,) = printed(FREE, "bash", "-c", enter, "x")
+def test_the_limit_of_a_control_group_counts():
+    with group_of(2**30) as enter:
+        (free,) = printed(FREE, *enter)
     assert 0 < int(free) < 2**30

@@ -58,17 +58,21 @@ def trim_heap() -> None:
         _LIBC.malloc_trim(0)
 
 
-def clear_peak(device: "torch.device") -> None:
-    """Have the peak of `device` begin anew: of the process on a CPU, where the system can (Linux).
+def clear_peak(device: "torch.device") -> bool:
+    """Have the peak of `device` begin anew (on a CPU, of the process); whether the system can do it.
     `memory` goes on to tell the highest of the process; other programs see only what comes."""
     if device.type == "cuda":
         import torch  # noqa: PLC0415
 
         torch.cuda.reset_peak_memory_stats(device)
-    elif device.type == "cpu":
-        _CLEARED["process"] = max(_CLEARED["process"], _process_peak())
+        return True
+    if device.type == "cpu":
+        highest = max(_CLEARED["process"], _process_peak())
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5", "ascii")
+            _CLEARED["process"] = highest
+            return True
+    return False
 
 
 def free_memory(device: "torch.device") -> int:
@@ -120,11 +124,13 @@ class BatchMemory:
     def __init__(self, device: "torch.device") -> None:
         self._device = device
         trim_heap()  # else batches could use what loading has freed, and seem to need nothing
-        clear_peak(device)  # else loading's own peak would hide theirs
+        is_cleared = clear_peak(device)  # else loading's own peak would hide theirs
         now = memory(device)
         self._before = now.process if now.device is None else now.device
         """Held before the batch that is to come."""
-        self._peak = 0
+        if now.device is None and is_cleared:  # pages of libraries may have left since
+            self._before = max(self._before, _process_peak())
+        self._peak = self._before
 
     def look(self) -> Headroom:
         """After a batch."""
