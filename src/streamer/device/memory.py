@@ -59,7 +59,7 @@ def trim_heap() -> None:
 
 
 def clear_peak(device: "torch.device") -> bool:
-    """Have the peak of `device` begin anew (on a CPU, of the process); whether the system can do it.
+    """Have the peak of `device` begin anew (on a CPU, of the process); whether that can be done.
     `memory` goes on to tell the highest of the process; other programs see only what comes."""
     if device.type == "cuda":
         import torch  # noqa: PLC0415
