@@ -1,4 +1,4 @@
-"""The arrows between the stages: bounded streams that hold a fast stage back."""
+"""The queues between the stages: bounded, so that a fast stage waits for a slow one."""
 
 import math
 import time
@@ -11,10 +11,11 @@ T = TypeVar("T")
 
 
 class Queue(Generic[T]):
-    """An anyio memory object stream bounded in items and, if asked, in bytes.
+    """An anyio memory object stream that holds at most `max_items` and `max_bytes`.
 
-    An item larger than `max_bytes` still passes, alone. Used as a context manager by the stage
-    that sends: leaving it at its end closes the stream, and the receiving stage's loop ends.
+    An item larger than `max_bytes` passes when the queue is empty. The sending stage uses it as a
+    context manager: leaving that without an error closes the queue, and the receiving stage's loop
+    ends once the queue is empty.
     """
 
     def __init__(self, name: str, max_items: int, max_bytes: float = math.inf) -> None:
@@ -28,7 +29,7 @@ class Queue(Generic[T]):
         self._in, self._out = anyio.create_memory_object_stream[tuple[T, int]](max_items)
 
     async def send(self, item: T, size: int = 0) -> None:
-        """Hand over `item`, which holds `size` bytes; waits while the queue is full."""
+        """Append `item`, of `size` bytes. Waits while the queue is full."""
         async with self._room:
             while self.held_bytes and self.held_bytes + size > self.max_bytes:
                 await self._room.wait()
@@ -36,9 +37,9 @@ class Queue(Generic[T]):
         await self._in.send((item, size))
 
     async def receive(self) -> T:
-        """Take the next item.
+        """Take the next item. Waits while the queue is empty.
 
-        :raises anyio.EndOfStream: when the sending stage has ended and nothing is left.
+        :raises anyio.EndOfStream: the sending stage has ended and the queue is empty.
         """
         self._asked = time.monotonic()
         item, size = await self._out.receive()
@@ -49,7 +50,7 @@ class Queue(Generic[T]):
 
     @property
     def fill(self) -> float:
-        """How full it is, 0 to 1, by whichever bound is nearer."""
+        """How full it is, 0 to 1, in items or in bytes, whichever is fuller."""
         waiting = self._out.statistics().current_buffer_used
         by_bytes = 0.0 if math.isinf(self.max_bytes) else self.held_bytes / self.max_bytes
         return min(1.0, max(waiting / self.max_items, by_bytes))
@@ -84,5 +85,5 @@ class Queue(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if kind is None:  # what a broken stage leaves is not the end of the input
+        if kind is None:  # a stage that broke must not look like the end of the input
             self._in.close()

@@ -1,6 +1,6 @@
-"""Blocking work in threads, and how to leave one that hangs: nothing in Python can end it.
+"""Blocking work in threads, and how to leave behind one that hangs: nothing in Python can end it.
 
-Every such thread is named while it works, so that the command knows at its end whether one hangs.
+Every such thread has a name of ours while it works, so that the command knows whether one hangs.
 """
 
 import asyncio
@@ -15,20 +15,25 @@ from anyio import from_thread, to_thread
 
 T = TypeVar("T")
 GRACE_SECONDS = 10.0
+"""After one thread was left behind, until all others are: they may wait for what it holds."""
 NAME = "streamer "
+"""The names of our threads begin with it."""
 
 
 class Threads:
-    """Runs the calls of stages in threads, one at a time for each. A thread that works is waited
-    for, even if its stage was cancelled; one that hangs is left behind."""
+    """Runs the calls of stages in threads, one call at a time for each stage. When a stage is
+    cancelled, its call is waited for, unless its thread is left behind."""
 
     def __init__(self) -> None:
         self.left: set[str] = set()
-        """Stages whose thread was left behind. It may still work, or begin to again."""
+        """Stages whose thread was left behind. Such a thread may still work."""
         self._waiting: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, stage: str, call: Callable[[], T]) -> T:
-        """What `call` returns, in a thread that is named after `stage`."""
+        """What `call` returns, called in a thread that is named after `stage`.
+
+        Cancelling this waits for the call to end, unless the thread is left behind.
+        """
         task = asyncio.current_task()
         assert task is not None
         self._waiting[stage] = task
@@ -38,13 +43,13 @@ class Threads:
             del self._waiting[stage]
 
     def leave(self, stages: Collection[str]) -> None:
-        """Wait no longer for the threads of `stages`; and after a while for none: others may wait
-        for what these hold. The stages' tasks end as if cancelled."""
+        """Leave the threads of `stages` behind, and after `GRACE_SECONDS` all others. The tasks of
+        the stages end as if cancelled."""
         self._leave(stages)
         asyncio.get_running_loop().call_later(GRACE_SECONDS, self.leave_all)
 
     def leave_all(self) -> None:
-        """Wait no longer for any."""
+        """Leave all threads behind."""
         self._leave([*self._waiting])
 
     def _leave(self, stages: Collection[str]) -> None:
@@ -55,13 +60,13 @@ class Threads:
 
 
 async def in_thread(name: str, call: Callable[[], T]) -> T:
-    """What `call` returns, in a thread that is left behind if this is cancelled."""
+    """What `call` returns, called in a thread. If this is cancelled, the thread is left behind."""
     return await to_thread.run_sync(_named(name, call), abandon_on_cancel=True)
 
 
 async def finished_within(seconds: float, name: str, call: Callable[[], object]) -> bool:
-    """Whether `call` came to its end in so many seconds, in a thread that is left behind if not;
-    whatever is cancelled meanwhile."""
+    """Whether `call`, called in a thread, ended within `seconds`; if not, the thread is left
+    behind. Cannot be cancelled meanwhile. Raises what `call` raises."""
     with anyio.move_on_after(seconds, shield=True):
         await in_thread(name, call)
         return True
@@ -69,11 +74,13 @@ async def finished_within(seconds: float, name: str, call: Callable[[], object])
 
 
 def in_own_thread(call: Callable[[], T]) -> T:
-    """What `call` returns, in a thread that ends with it.
+    """What `call` returns, called in a new thread that ends afterwards. Waits for it.
 
-    For a thread that has shared its work out OpenMP keeps others ready, as long as it lives. Where
-    they are more than the cores, all of them sleep at once when they have to wait, and are late
-    when it goes on (see `bench/teams.py`): of the threads that live, only one should share out.
+    For loading the model on a CPU: as long as a thread lives that has run a parallel region, OpenMP
+    keeps a team of threads for it. If all teams together have more threads than there are cores,
+    waiting threads go to sleep at once instead of spinning, and every parallel region then takes
+    longer to start (`bench/teams.py`). So only one thread that lives, that of the compute stage,
+    should have a team.
     """
     with ThreadPoolExecutor(1, threading.current_thread().name) as thread:
         return thread.submit(call).result()
@@ -92,10 +99,10 @@ def _named(name: str, call: Callable[[], T]) -> Callable[[], T]:
 
 
 def in_loop(call: Callable[[], Awaitable[T]]) -> T:
-    """What `call` returns, awaited in the event loop for the thread of a stage.
+    """What `call` returns, awaited in the event loop; for the thread of a stage, which waits.
 
-    If the stage is cancelled, anyio cancels what waits there, but not what comes after that, which
-    would wait for ever: it is not begun.
+    :raises CancelledError: the stage was cancelled. anyio cancels only what waits in the loop at
+        that moment; a later call would wait for ever, so it is not begun.
     """
 
     async def unless_cancelled() -> T:
@@ -107,5 +114,5 @@ def in_loop(call: Callable[[], Awaitable[T]]) -> T:
 
 
 def a_thread_hangs() -> bool:
-    """Whether one of these threads still works, to be asked after the run."""
+    """Whether one of our threads still works; for after the run."""
     return any(thread.name.startswith(NAME) for thread in threading.enumerate())

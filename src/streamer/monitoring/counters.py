@@ -1,4 +1,4 @@
-"""What has happened so far: counted by the stages, read by the display."""
+"""What the stages have done so far: counted by them, read by the display and the watchdog."""
 
 import contextlib
 import threading
@@ -16,59 +16,62 @@ RATE_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """Runs from when it is made."""
+    """A stopwatch that is started when it is made."""
 
     begin: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """So far."""
+        """Since it was made."""
         return time.monotonic() - self.begin
 
 
 @dataclass(slots=True)
 class Counters:
-    """Shared by all stages. Each number has one writer; `busy` and `bytes_read` are locked."""
+    """Shared by all stages. Each number is written by one stage; those that several write,
+    `bytes_read` and the seconds of `busy`, have a lock."""
 
     bytes_total: int | None = None
-    """Of all sources; None if one does not tell."""
+    """Of all sources; None if the size of one is unknown."""
     bytes_read: int = 0
     records_in: int = 0
-    """Handed over by the loader."""
+    """Records that the loader has read."""
     records_total: int | None = None
-    """Known once the input has ended."""
+    """Records of the whole input; None until its end is read."""
     limit: int | None = None
-    """Most records that will be read."""
+    """Records that will be read at most."""
     before: int = 0
-    """Records of earlier sessions of the run; all counts of records include them."""
+    """Records that earlier sessions of the run have done; the other counts of records include
+    them."""
     done: int = 0
-    """Records that have been through the device, good and bad."""
+    """Records that have been through the device, measured or rejected."""
     rows: int = 0
     rejected: int = 0
     truncated: int = 0
     tokens: int = 0
-    """Of all passages, as if none were shared."""
+    """Tokens of all passages, each passage counted in full."""
     distinct: int = 0
-    """Run, shared ones once."""
+    """Tokens that were run: those that passages share count once."""
     positions: int = 0
-    """Run, padding counted."""
+    """Token positions that were run: `distinct` and padding."""
     reruns: int = 0
     """Passages run again in float32."""
     splits: int = 0
-    """Batches split for want of memory."""
+    """Times that a batch was split because memory ran out."""
     trouble: str | None = None
-    """What the run waits for to pass, as in "disk full: waiting"; set and cleared by any thread."""
+    """What the run waits for, as in "disk full (RUN): No space left"; set and cleared by any
+    thread."""
     faults: int = 0
-    """Errors that the model raised on batches, or parts of them, which were then split."""
+    """Errors that the model raised on batches or parts of batches, which were then split."""
     batches: int = 0
     batch_records: int = 0
-    """In the last batch."""
+    """Records of the last batch."""
     beats: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
-    """Signs of progress that each stage has given."""
+    """How often each stage has called `beat`."""
     busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.monotonic)
     turn: contextlib.AbstractContextManager[object] = field(default_factory=contextlib.nullcontext)
-    """What a stage holds while it works: a lock, if they are to work one after another."""
+    """Held by a stage while it works: a lock if stages are to work one after another."""
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
     _running: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -80,26 +83,26 @@ class Counters:
 
     @property
     def per_second(self) -> float:
-        """Records a second while the device works."""
+        """Records a second of the time in which the compute stage worked."""
         return (self.done - self.before) / max(self.busy_seconds["compute"], 1e-9)
 
     def start(self) -> None:
-        """Set the clock: what was before is not the run's."""
+        """Start the run's clock, now that the model is loaded."""
         self.started = time.monotonic()
 
     def begin_at(self, counts: Counts) -> None:
-        """Go on where an earlier session has written so much."""
+        """Begin with the counts of earlier sessions."""
         self.before = self.done = self.records_in = counts.records
         self.written(counts)
 
     def written(self, counts: Counts) -> None:
-        """So much is written."""
+        """Take over what the writer has counted."""
         self.rows = counts.rows
         self.rejected = counts.rejected
         self.truncated = counts.truncated
 
     def count(self, result: Result) -> None:
-        """Add what came of a batch."""
+        """Add the result of a batch."""
         work = result.work
         self.done += len(result.records) + len(result.rejections)
         self.tokens += work.tokens
@@ -114,8 +117,8 @@ class Counters:
 
     @contextlib.contextmanager
     def busy(self, stage: str) -> Iterator[Clock]:
-        """Counts the time inside as work of `stage`, also while it is still going on; and waits
-        for the other stages where they are not to overlap."""
+        """While inside, `stage` works: the time counts for it as it passes. Waits for the other
+        stages first if they are not to overlap."""
         with self.turn:
             clock = Clock()
             self.beat(stage)
@@ -130,10 +133,10 @@ class Counters:
                 self.beat(stage)
 
     def beat(self, stage: str) -> None:
-        """Say that `stage` gets on, or is well and has to wait for something outside.
+        """Record that `stage` makes progress, or waits for something outside, such as its input.
 
-        To be called by what may take long, or wait, while it is `busy`: the watchdog takes a stage
-        that gives no sign for one that hangs.
+        Called by whatever may take long while the stage is `busy`: for the watchdog, a stage
+        without a beat hangs.
         """
         self.beats[stage] += 1
 
@@ -143,7 +146,7 @@ class Counters:
             return list(self._running)
 
     def busy_so_far(self) -> dict[str, float]:
-        """Seconds that each stage has worked."""
+        """Seconds that each stage has worked, its present work included."""
         now = time.monotonic()
         with self._lock:
             return {
@@ -152,13 +155,13 @@ class Counters:
             }
 
     def count_bytes(self, size: int) -> None:
-        """`size` more bytes of the sources have been read; 0: there was nothing to read."""
+        """Add `size` bytes that were read from a source; 0: there was nothing to read yet."""
         self.beat("load")
         with self._lock:
             self.bytes_read += size
 
     def rates(self) -> tuple[float, float]:
-        """Records and tokens a second over the last `RATE_SECONDS`. Call it regularly."""
+        """Records and tokens a second over the last `RATE_SECONDS`; to be called regularly."""
         now = time.monotonic()
         self._history.append((now, self.done, self.tokens))
         while now - self._history[0][0] > RATE_SECONDS and len(self._history) > 2:
@@ -170,8 +173,8 @@ class Counters:
         return (self.done - done) / span, (self.tokens - tokens) / span
 
     def total(self) -> float | None:
-        """How many records there are: known at the end of the input, before that estimated from the
-        share of bytes read and bounded by the limit; None while there is nothing to go by."""
+        """Records of the whole input. Until its end is read, an estimate from the share of bytes
+        read, and at most the limit; None if neither is known."""
         if self.records_total is not None:
             return self.records_total
         if not self.bytes_total or not self.bytes_read or not self.records_in:
@@ -180,14 +183,14 @@ class Counters:
         return estimate if self.limit is None else min(estimate, self.limit)
 
     def fraction(self) -> float | None:
-        """How much is done, 0 to 1; None while the total is unknown."""
+        """The share of records that are done, 0 to 1; None while the total is unknown."""
         total = self.total()
         if total is None:
             return None
         return min(1.0, self.done / total) if total else 1.0
 
     def seconds_left(self, rate: float) -> float | None:
-        """At `rate` records a second; None while nothing is known."""
+        """Until all records are done, at `rate` records a second; None if that is unknown."""
         total = self.total()
         if total is None or not rate:
             return None

@@ -1,5 +1,5 @@
-"""One look at a run: every number that any display shows, taken at one moment. No torch here: who
-watches from outside has none."""
+"""A run at one moment: every number that any display shows. Imports no torch, as `streamer watch`
+does without it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,16 +9,20 @@ from streamer.device.memory import Memory
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What is known of a run now."""
+    """The state of a run at one moment."""
 
     done: int
+    """Records that have been through the device, measured or rejected."""
     total: float | None
-    """Records, good and bad; None while there is nothing to go by."""
+    """Records of the whole input; None while not even an estimate is possible."""
     total_is_known: bool
-    """Whether the input has ended; before that the total is an estimate."""
+    """Whether the input's end was read; before that, the total is an estimate."""
     fraction: float | None
+    """`done` by `total`, 0 to 1."""
     rejected: int
+    """Records that were rejected."""
     batch_records: int
+    """Records of the last batch."""
     records_per_second: float
     tokens_per_second: float
     seconds: float
@@ -29,9 +33,9 @@ class Snapshot:
     """Share of the last seconds in which each stage worked, 0 to 1."""
     memory: Memory
     note: str | None = None
-    """What it has trouble with at this moment, or why it ended."""
+    """What the run waits for at this moment, or why it ended."""
 
     @property
     def slowest(self) -> str:
-        """The stage that holds the others back: the busiest one."""
+        """The busiest stage: the others wait for it."""
         return max(self.busy, key=lambda stage: self.busy[stage])

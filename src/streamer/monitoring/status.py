@@ -1,4 +1,4 @@
-"""RUN/status.json: a sign of life with all that the display shows, for who looks from outside.
+"""RUN/status.json: the run's state and all that its display shows, for `streamer watch` and others.
 
 The file is replaced as a whole every few seconds, and a last time at the end of the run.
 """
@@ -23,15 +23,15 @@ NAME = "status.json"
 State: TypeAlias = Literal[
     "loading", "running", "paused", "stopping", "finished", "stopped", "failed"
 ]
-"""loading: it will go on once its model is there; paused: it waits for some trouble to pass;
-stopping: it finishes what is in flight. The last three are the ends that a run can come to."""
+"""loading: a resumed run loads its model; paused: it waits for a disk or a file system;
+stopping: it was stopped and finishes what is in flight. The last three are the ends of a run."""
 RETRIES = 5
 RETRY_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Whose the status is, and when it was written."""
+    """What state a run is in, who wrote that, and when."""
 
     heartbeat: datetime
     status: State
@@ -41,12 +41,12 @@ class Sign:
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the run has ended."""
         return self.status in ("finished", "stopped", "failed")
 
 
 class StatusFile:
-    """Written by the run."""
+    """The file, as the run writes it."""
 
     def __init__(self, directory: Path, title: str) -> None:
         self._path = directory / NAME
@@ -54,7 +54,7 @@ class StatusFile:
         self._title = _encodable(title)
 
     def write(self, status: State, now: Snapshot, note: str | None = None) -> None:
-        """Replace the file. Where that fails the run goes on, and the file grows old."""
+        """Replace the file. A failure is ignored: the run goes on, and the heartbeat grows old."""
         sign = Sign(datetime.now(UTC), status, self._title, os.getpid(), socket.gethostname())
         document = dataclasses.asdict(sign) | dataclasses.asdict(now)
         note = note or now.note
@@ -70,17 +70,17 @@ class StatusFile:
                 self._write_over(content)
 
     def _write_over(self, content: bytes) -> None:
-        """Write into the blocks that the file has: a full disk still takes that, and it is then
-        that people look. A reader may meet half of it, and reads again."""
+        """Write into the blocks that the file already has: this works on a full disk, too, and it
+        is then that people look. A reader that meets half of it reads again."""
         with self._path.open("r+b", buffering=0) as file:
             file.write(content)
             file.truncate(len(content))
 
 
 def read_status(directory: Path) -> tuple[Sign, Snapshot]:
-    """What the run in `directory` last said of itself.
+    """The last status that the run in `directory` wrote.
 
-    :raises UsageError: there is no run, it has not said anything, or not anything readable.
+    :raises UsageError: there is no run, or no status, or it is damaged.
     """
     path = directory / NAME
     for attempt in range(RETRIES):
@@ -114,7 +114,7 @@ def _why_not(directory: Path, error: OSError) -> str:
 
 
 def _encodable(text: str) -> str:
-    """Names of files need not be Unicode; a JSON file is."""
+    """`text` without half surrogates: names of files may have them, JSON may not."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

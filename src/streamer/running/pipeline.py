@@ -1,4 +1,4 @@
-"""A whole run on one page: the stages, the queues between them, and how it drains.
+"""The stages of a run, the queues between them, and how they drain.
 
     load ──▶ loaded ──▶ plan ──▶ batches ──▶ compute ──▶ results ──▶ write
     a thread            a thread             one thread              a thread
@@ -28,12 +28,12 @@ from streamer.records import Batch, Chunk, Result
 from streamer.writing.writer import Writer
 
 AHEAD = 1
-"""Batches that wait for the device beside the one that is planned meanwhile: more would only be cut
-to a budget that has changed by their turn."""
+"""Batches that wait for the device; one more is planned meanwhile. More would be cut to a budget
+that has changed by the time they are run."""
 WAITING = 4
 """Results that wait for the writer."""
 TICK_SECONDS = 1.0
-"""So often the writer looks whether a part is due, though nothing comes."""
+"""Between two looks of the writer whether a part is due although no rows come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Stages:
     computing: FaultIsolation
     writer: Writer
     threads: Threads
-    """In which they do it."""
+    """Where blocking work is done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Queues:
-    """The arrows."""
+    """The queues between the stages."""
 
     loaded: Queue[Chunk]
     batches: Queue[Batch]
@@ -64,7 +64,7 @@ class Queues:
 
     @classmethod
     def bounded(cls, records: int, size: int) -> "Queues":
-        """With at most so many records and bytes waiting to be planned."""
+        """Queues in which at most so many records and bytes wait to be planned."""
         return cls(
             Queue("loaded", max(1, records // CHUNK_RECORDS), size),
             Queue("batches", AHEAD),
@@ -81,6 +81,9 @@ async def stream(
 ) -> None:
     """Run every record through every stage; returns when all are written.
 
+    `on_result` is called in the compute stage's thread for each result, `on_rows` in the writer's
+    for the rows of each window. Cancelling this waits for the threads of all stages (`Threads`).
+
     :raises ExceptionGroup: of what the stages raise.
     """
 
@@ -88,7 +91,7 @@ async def stream(
         try:
             await stage(*parts)
         except BaseException:
-            stages.loader.stop()  # a thread that waits for a disk is not cancelled
+            stages.loader.stop()  # its thread may wait for a disk or a pipe, and looks at this
             raise
 
     async with anyio.create_task_group() as group:
@@ -172,7 +175,7 @@ async def _compute(
 
     def feed(batch: Batch) -> Sequence[Result]:
         done = computing.feed(batch)
-        if batches.is_empty:  # nothing to do beside waiting for the device
+        if batches.is_empty:  # nothing else to do: wait for the device
             done += computing.drain()
         return done
 
@@ -183,7 +186,7 @@ async def _compute(
                     batch = in_loop(batches.receive)
                 except anyio.EndOfStream:
                     break
-                if stages.loader.overdue:  # left for another time, too
+                if stages.loader.overdue:  # left to the session that resumes the run
                     continue
                 compute(partial(feed, batch))
             compute(computing.finish)

@@ -1,4 +1,4 @@
-"""Going on with a run: whether it may, where it stands, and what was found until then."""
+"""Resuming a run: whether settings, inputs and model allow it, and what was found so far."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,7 +36,7 @@ FREE = {
     "part_bytes",
     "part_seconds",
 }
-"""Settings that may differ when a run goes on: they decide no row and no number."""
+"""Settings that may differ when a run is resumed: no row and no number depends on them."""
 BATCHING = {
     "device",
     "forward",
@@ -46,14 +46,14 @@ BATCHING = {
     "window",
     "prefetch_bytes",
 }
-"""Settings that may differ, too, unless the run is deterministic: numbers differ by rounding."""
+"""Settings that may differ as well unless the run is deterministic: they change rounding."""
 MODEL_KEYS = ("files", "revision", "dtype", "autocast", "bos")
 
 
 def refuse_changes(
     path: Path, earlier: Manifest, config: RunConfig, inputs: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Return if the run at `path` may go on with these settings and inputs.
+    """Return if the run at `path` may be resumed with these settings and inputs.
 
     :raises UsageError: naming all that differs.
     """
@@ -109,7 +109,8 @@ def refuse_another_range(path: Path, earlier: Manifest, part: InputRange) -> Non
 def refuse_another_model(
     path: Path, earlier: Manifest, model: ModelEntry, saes: Sequence[SaeEntry]
 ) -> None:
-    """Return if the run at `path` was begun with this model and these SAEs, as the manifest says.
+    """Return if the run at `path` was begun with this model and these SAEs, described as in the
+    manifest.
 
     :raises UsageError: naming what differs.
     """
