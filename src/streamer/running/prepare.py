@@ -159,7 +159,7 @@ def prepare(
             config.model_copy(update={"kind": kind}),
             counters.count_bytes,
             retries(),
-            begin=checkpoint.places,
+            begin=checkpoint.positions,
             first_row=checkpoint.row,
             end=part.end,
         )

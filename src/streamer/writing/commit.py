@@ -31,6 +31,10 @@ REPLACED = ("manifest.json", "status.json")
 """Files in a writer's folder that are replaced as a whole."""
 
 
+POSITIONS = "places"
+"""The key in footers, which runs that were begun earlier have, too."""
+
+
 @dataclass(frozen=True, slots=True)
 class WrittenTable:
     """What writing knows of a table."""
@@ -51,7 +55,7 @@ class Checkpoint:
     """Of the next commit."""
     row: int = 0
     """The first input row that no commit covers."""
-    places: tuple[Position, ...] = ()
+    positions: tuple[Position, ...] = ()
     """Where reading goes on: of the last source, or of each where they are followed."""
     counts: Counts = field(default_factory=Counts)
     """Totals of all commits."""
@@ -97,9 +101,9 @@ def read_checkpoint(
     number, name = last
     try:
         footer = _metadata(storage, name)
-        places = tuple(Position(**place) for place in footer["places"])
+        positions = tuple(Position(**position) for position in footer[POSITIONS])
         tables, counts = frozenset(footer["tables"]), Counts.of(footer["counts"])
-        return Checkpoint(number + 1, footer["end_row"], places, counts, tables)
+        return Checkpoint(number + 1, footer["end_row"], positions, counts, tables)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise RunFault(
             f"{storage.location}/{name} is damaged: {error}. `streamer check {storage.location}` "

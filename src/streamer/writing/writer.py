@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from streamer.config import RunConfig
 from streamer.records import Counts, Origin, Position, Rejection, Result, TokenizedRecord
-from streamer.writing.commit import Checkpoint, WrittenTable, commit
+from streamer.writing.commit import POSITIONS, Checkpoint, WrittenTable, commit
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.parts import PartWriter
 from streamer.writing.storage.base import Storage, write_fault
@@ -37,9 +37,9 @@ class Writer:
         """`begin`: what is there already. `names`: those of a shard, if others write to `storage`
         at the same time."""
         self.counts = begin.counts
-        """What was written,"""
+        """Of what was written."""
         self.committed = begin.counts
-        """and of that, what is in finished parts."""
+        """Of what is in finished parts."""
         self.reasons: Counter[str] = Counter()
         self._location = storage.location
         size, number = config.row_group_rows, begin.number
@@ -53,7 +53,7 @@ class Writer:
         self._next_window = 0
         self._number = begin.number
         self._first_row = self._end_row = begin.row
-        self._places = {place.key: place for place in begin.places}
+        self._positions = {position.key: position for position in begin.positions}
         self._opened = time.monotonic()
 
     def add(self, result: Result) -> list[dict[str, pa.Table]]:
@@ -127,10 +127,10 @@ class Writer:
     def _go_on_behind(self, origins: Sequence[Origin]) -> None:
         if self._config.follow:
             last = {one.key: one for one in sorted(origins, key=_row)}
-            self._places |= {key: Position.behind(origin) for key, origin in last.items()}
+            self._positions |= {key: Position.behind(origin) for key, origin in last.items()}
         else:
             end = max(origins, key=_row)
-            self._places = {end.key: Position.behind(end)}
+            self._positions = {end.key: Position.behind(end)}
 
     def _count(
         self,
@@ -168,10 +168,10 @@ class Writer:
 
     def _commit(self) -> None:
         covers = {"first_row": self._first_row, "end_row": self._end_row}
-        places = [asdict(place) for place in self._places.values()]
+        positions = [asdict(position) for position in self._positions.values()]
         tables = tuple(self._parts.values())
         rows = {parts.table: parts.rows for parts in tables}
-        commit(self._number, tables, covers | {"places": places, "counts": asdict(self.counts)})
+        commit(self._number, tables, covers | {POSITIONS: positions, "counts": asdict(self.counts)})
         self.committed = self.counts
         self._on_part("committed", {"number": self._number, "rows": rows, **covers})
         self._number += 1

@@ -13,6 +13,7 @@ store can offer the same, by an upload that is completed when the file is publis
     lock        one process at a time
 """
 
+import contextlib
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ class NewFile(ABC):
 class Storage(ABC):
     """The files of one run. Every method may be called from any thread.
 
-    Each method waits, as long as the storage was told to, while there is no room.
+    Each method waits, as long as the storage is made to, while there is no room.
     """
 
     location: str
@@ -146,9 +147,14 @@ class Storage(ABC):
         :raises OSError: it could not be written; then a file that was there before still is.
         """
         file = self.create(name)
-        file.sink.write(content)
-        file.finish()
-        self.publish(file)
+        try:
+            file.sink.write(content)
+            file.finish()
+            self.publish(file)
+        except BaseException:
+            with contextlib.suppress(OSError):  # what kept it from being written is raised
+                file.discard()
+            raise
 
 
 def write_fault(location: str, error: OSError) -> RunFault:

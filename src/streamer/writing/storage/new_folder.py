@@ -87,5 +87,5 @@ def _unusable(path: Path, error: OSError) -> UsageError:
 
 
 def default_path() -> Path:
-    """Where a run goes that was not told where: runs/ and the time."""
+    """Where a run is written to without --out: runs/ and the time."""
     return Path("runs") / datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
