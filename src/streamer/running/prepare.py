@@ -139,7 +139,7 @@ def prepare(
         return RetryPolicy(stopped, log.write, WaitingNotice(counters, progress.print))
 
     storage = LocalStorage(out, WaitForRoom(config.disk_wait_seconds, retries()))
-    checkpoint = Checkpoint(row=part.first_row, places=(part.begin,) if part.begin else ())
+    checkpoint = Checkpoint(row=part.first_row, positions=(part.begin,) if part.begin else ())
     with contextlib.ExitStack() as on_error:
         directory, kind = None, config.kind
         if is_run(own):
