@@ -22,6 +22,7 @@ from bench.timing import in_turns, medians, seconds
 from streamer.records import PASSAGES
 from streamer.tables.metrics import FAMILIES, Activations, Layout, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
+from streamer.tables.sparse import SparseFeatures
 
 LAYERS = GPU_SHAPE.layers
 
@@ -62,7 +63,7 @@ def main(arguments: list[str] | None = None) -> None:
         others = (lambda sae=sae: sae.encode(x.flatten(0, 1)) for sae in saes[1:])
         return first + sum(seconds(other, options.device) for other in others)
 
-    features = [sae.encode(x.flatten(0, 1)).reshape(*x.shape[:2], -1) for sae in saes]
+    features = [sae.encode(x.flatten(0, 1)) for sae in saes]
 
     def analyse() -> float:
         return seconds(lambda: _measure(x, features, saes), options.device)
@@ -108,11 +109,13 @@ def _sae(seed: int, device: str) -> Sae:
 
 def _measure(
     x: Float[Tensor, "record passage d_model"],
-    features: list[Float[Tensor, "record passage d_sae"]],
+    features: list[Float[Tensor, "passage d_sae"]],
     saes: list[Sae],
 ) -> Float[Tensor, "record column"]:
     """The table of a batch, with all that its size depends on."""
     passages = PASSAGES["contrast"]
+    counts = [(f > 0).sum(-1).tolist() for f in features]
+    active = [SparseFeatures.of(f, n, torch.float64) for f, n in zip(features, counts, strict=True)]
     layers = tuple(
         LayerActivations(
             layer=layer,
@@ -121,13 +124,11 @@ def _measure(
             features=f,
             W_dec=sae.W_dec,
             b_dec=torch.zeros(sae.W_dec.shape[1], device=x.device),
-            counts=(f > 0).sum(-1).flatten().tolist(),
-            dtype=torch.float64,
         )
-        for layer, f, sae in zip(LAYERS, features, saes, strict=True)
+        for layer, f, sae in zip(LAYERS, active, saes, strict=True)
     )
     columns = columns_of(FAMILIES, Layout(LAYERS, passages, (GPU_SHAPE.d_sae,) * len(LAYERS)))
-    return compute(FAMILIES, columns, Activations(passages, layers, features[0]))
+    return compute(FAMILIES, columns, Activations(passages, layers, active[0]))
 
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def test_memory_that_runs_out_behind_the_model_splits_too(tmp_path, worker, plai
     take = worker.tables.take
 
     def small_only(activations):
-        if len(activations.noisy) > 5:
+        if len(activations.layers[0].residual) > 5:
             raise ERRORS["CPU"]
         return take(activations)
 

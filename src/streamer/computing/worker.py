@@ -26,6 +26,7 @@ from streamer.records import (
 )
 from streamer.tables import Column, RunTables
 from streamer.tables.metrics.activations import Activations, LayerActivations
+from streamer.tables.sparse import SparseFeatures
 
 NOT_FINITE = "the model's residual is not finite, in float32 either"
 
@@ -41,7 +42,7 @@ class InFlight:
     encoded: Encoded | None = None
     """From launch to measure."""
     counts_and_finite: ToHost | None = None
-    """[layer + 1, passage], from launch to measure: see `Encoded.counts_and_finite`."""
+    """[layer + 2, passage], from launch to measure: see `Encoded.counts_and_finite`."""
     finite: Sequence[int] = field(default_factory=tuple)
     """[passage], from measure on: whether its residual is finite."""
     reruns: int = 0
@@ -121,6 +122,7 @@ class Worker:
                 self._rerun(in_flight.batch, lost, encoded)
                 *counts, finite = encoded.counts_and_finite().tolist()
             activations = self._activations(encoded, counts)
+            del encoded  # the dense features: by far the most that a batch holds
             in_flight.taken = {
                 table: [ToHost(tensor) for tensor in tensors]
                 for table, tensors in self.tables.take(activations).items()
@@ -195,30 +197,30 @@ class Worker:
         return vectors.repeat_interleave(len(self.passages), dim=0)
 
     def _activations(self, encoded: Encoded, counts: Sequence[Sequence[int]]) -> Activations:
+        """What the metrics are computed from; nothing that is d_sae wide is left in it."""
+        dtype = traits_of(self.model.device).analysis
+
         def by_record(x: Float[Tensor, "passage _"]) -> Float[Tensor, "record _ _"]:
             return x.reshape(-1, len(self.passages), x.shape[-1])
 
+        *at_layers, noisy = (
+            SparseFeatures.of(features, active, dtype)
+            for features, active in zip((*encoded.features, encoded.noisy), counts, strict=True)
+        )
         layers = tuple(
             LayerActivations(
                 layer=sae.layer,
                 residual=by_record(residual),
                 reconstruction=None if reconstruction is None else by_record(reconstruction),
-                features=by_record(features),
+                features=features,
                 W_dec=sae.W_dec,
                 b_dec=sae.b_dec if reconstruction is None else None,
-                counts=active,
-                dtype=traits_of(self.model.device).analysis,
             )
-            for sae, residual, reconstruction, features, active in zip(
-                self.saes,
-                encoded.residual,
-                encoded.reconstructions,
-                encoded.features,
-                counts,
-                strict=True,
+            for sae, residual, reconstruction, features in zip(
+                self.saes, encoded.residual, encoded.reconstructions, at_layers, strict=True
             )
         )
-        return Activations(self.passages, layers, by_record(encoded.noisy))
+        return Activations(self.passages, layers, noisy)
 
 
 def reject(record: TokenizedRecord, reason: str) -> Rejection:

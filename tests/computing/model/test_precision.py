@@ -103,7 +103,7 @@ def test_in_bf16_the_model_is_close_and_what_follows_is_exact(load, monkeypatch,
     assert 1e-4 < farthest(short, exact) < 0.05
     assert {sae.dtype for sae in worker.saes} == {torch.float32}
     run_with(worker, out=tmp_path / "RUN", limit=LIMIT)
-    assert {layer.features.dtype for one in seen for layer in one.layers} == {torch.float32}
+    assert {layer.W_dec.dtype for one in seen for layer in one.layers} == {torch.float32}
     assert {layer.residual.dtype for one in seen for layer in one.layers} == {torch.float64}
     assert {layer.dtype for one in seen for layer in one.layers} == {torch.float64}
 

@@ -19,6 +19,7 @@ from streamer.tables.metrics import (
 )
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.angles import angle, line_angle
+from support.features import sparse
 from support.runs import run_with
 
 PASSAGES = ("prompt", "fact", "hall")
@@ -27,16 +28,13 @@ D_MODEL, D_SAE = 6, 12
 
 def layer_of(features: torch.Tensor, W_dec: torch.Tensor, layer: int = 0) -> LayerActivations:
     x = torch.zeros(*features.shape[:2], W_dec.shape[1])
-    counts = (features > 0).sum(-1).flatten().tolist()
     return LayerActivations(
         layer=layer,
         residual=x,
         reconstruction=x,
-        features=features,
+        features=sparse(features),
         W_dec=W_dec,
         b_dec=None,
-        counts=counts,
-        dtype=torch.float64,
     )
 
 
@@ -48,7 +46,7 @@ def measured(features: torch.Tensor, W_dec: torch.Tensor | None = None) -> list[
     passages = PASSAGES[: features.shape[1]]
     layout = Layout((2, 4, 6), passages, (features.shape[-1],) * 3)
     columns = columns_of(FAMILIES, layout)
-    table = compute(FAMILIES, columns, Activations(passages, layers, features))
+    table = compute(FAMILIES, columns, Activations(passages, layers, sparse(features)))
     return [{c.name: v.item() for c, v in zip(columns, row, strict=True)} for row in table]
 
 
@@ -183,13 +181,14 @@ def test_columns_follow_from_layers_and_passages():
 
 
 def test_a_new_metric_is_a_few_lines_and_a_column(tmp_path):
+    def peaks(activations, _):
+        found = activations.layers[0].reduce(lambda group: group.values[:, 0])
+        return {
+            f"peak_{passage}": found[:, index] for index, passage in enumerate(activations.passages)
+        }
+
     peak = Family(
-        "peak",
-        lambda layout: [Column(f"peak_{passage}") for passage in layout.passages],
-        lambda activations, _: {
-            f"peak_{passage}": activations.layers[0].magnitude[:, place, 0]
-            for place, passage in enumerate(activations.passages)
-        },
+        "peak", lambda layout: [Column(f"peak_{passage}") for passage in layout.passages], peaks
     )
     worker = load_worker(RunConfig(), "contrast", [metrics_of((*FAMILIES, peak)), REJECTED])
     run, _ = run_with(worker, out=tmp_path / "RUN", limit=5)

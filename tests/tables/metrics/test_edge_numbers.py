@@ -16,6 +16,7 @@ from streamer.records import PASSAGES
 from streamer.tables.metrics import FAMILIES, Activations, Layout, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
 from support.agreement import disagreements
+from support.features import sparse
 from support.measured import (
     ROUNDING,
     Measured,
@@ -160,7 +161,7 @@ def test_made_up_activations_agree(active):
     *features, noisy = f
     columns = columns_of(FAMILIES, Layout(LAYERS, ALL, (D_SAE,) * len(LAYERS)))
     layers = [on_layer(*parts, W_dec) for parts in zip(LAYERS, x, features, strict=True)]
-    activations = Activations(ALL, tuple(layers), torch.from_numpy(noisy))
+    activations = Activations(ALL, tuple(layers), sparse(torch.from_numpy(noisy)))
     found = [named(columns, row) for row in compute(FAMILIES, columns, activations).tolist()]
     expected = [
         record_values(
@@ -184,9 +185,7 @@ def on_layer(layer: int, x: Array, f: Array, W_dec: Array) -> LayerActivations:
         layer=layer,
         residual=torch.from_numpy(x),
         reconstruction=torch.from_numpy(f @ W_dec),
-        features=torch.from_numpy(f),
+        features=sparse(torch.from_numpy(f)),
         W_dec=torch.from_numpy(W_dec),
         b_dec=None,
-        counts=(f > 0).sum(-1).flatten().tolist(),
-        dtype=torch.float64,
     )

@@ -10,6 +10,7 @@ from torch import Tensor
 from streamer.device.traits import TRAITS
 from streamer.tables.metrics.shape import shape_of
 from streamer.tables.metrics.spectrum import spectrum
+from support.features import sparse
 
 DTYPES = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -106,36 +107,35 @@ def test_zeros_that_pad_a_matrix_add_zero_values_and_change_nothing():
     assert torch.allclose((longer[:, :6] * vector).sum(-1).abs(), torch.ones_like(vector[:, 0]))
 
 
-def points(counts: list[int], d_model: int, d_sae: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Magnitudes and indices of so many active features a passage, and decoder directions."""
+def points(counts: list[int], d_model: int, d_sae: int) -> tuple[Tensor, Tensor]:
+    """Features [passage, d_sae], so many active a passage, and decoder directions."""
     generator = torch.Generator().manual_seed(0)
-    magnitude = torch.zeros(len(counts), 1, max(counts), dtype=torch.float64)
-    index = torch.zeros(len(counts), 1, max(counts), dtype=torch.int64)
-    for place, n in enumerate(counts):
+    features = torch.zeros(len(counts), d_sae, dtype=torch.float64)
+    for passage, n in enumerate(counts):
         chosen = torch.randperm(d_sae, generator=generator)[:n]
-        index[place, 0, :n] = chosen
-        magnitude[place, 0, :n] = torch.rand(n, generator=generator, dtype=torch.float64) + 0.1
+        features[passage, chosen] = torch.rand(n, generator=generator, dtype=torch.float64) + 0.1
     W_dec = torch.randn(d_sae, d_model, generator=generator, dtype=torch.float64)
-    return magnitude, index, W_dec
+    return features, W_dec
 
 
 def assert_shapes_are_those_of_their_points(counts: list[int], d_model: int) -> None:
     """Of the weighted covariance, written out."""
-    magnitude, index, W_dec = points(counts, d_model, 300)
-    shape = shape_of(magnitude, index, counts, W_dec)
-    for place, n in enumerate(counts):
-        r, f = W_dec[index[place, 0, :n]], magnitude[place, 0, :n]
+    features, W_dec = points(counts, d_model, 300)
+    shape = shape_of(sparse(features), W_dec)
+    for passage, n in enumerate(counts):
+        on = features[passage] > 0
+        r, f = W_dec[on], features[passage, on]
         w = f / f.sum()
         centroid = (w[:, None] * r).sum(0)
         C = (w[:, None, None] * (r - centroid)[:, :, None] * (r - centroid)[:, None]).sum(0)
         values, vectors = torch.linalg.eigh(C)
         rank = min(n - 1, d_model)
-        found = shape.eigenvalues[place, 0]
+        found = shape.eigenvalues[passage]
         expected = values.flip(0)[:rank].clamp(min=0)
-        assert torch.allclose(shape.centroid[place, 0], centroid, rtol=1e-12)
+        assert torch.allclose(shape.centroid[passage], centroid, rtol=1e-12)
         assert torch.allclose(found[:rank], expected, rtol=1e-9, atol=1e-12 * float(values[-1]))
         assert (found[rank:] == 0).all()
-        assert abs(float(shape.axis[place, 0] @ vectors[:, -1])) > 1 - 1e-9
+        assert abs(float(shape.axis[passage] @ vectors[:, -1])) > 1 - 1e-9
 
 
 @pytest.mark.parametrize("d_model", [3, 8, 64])
@@ -145,29 +145,28 @@ def test_a_shape_is_that_of_its_points_be_they_fewer_or_more_than_dimensions(d_m
 
 
 def test_a_shape_is_the_same_in_groups_of_any_size(monkeypatch):
-    magnitude, index, W_dec = points([5, 40, 6, 41, 7, 200, 5], 32, 300)
-    counts = [5, 40, 6, 41, 7, 200, 5]
-    together = shape_of(magnitude, index, counts, W_dec)
+    features, W_dec = points([5, 40, 6, 41, 7, 200, 5], 32, 300)
+    together = shape_of(sparse(features), W_dec)
     monkeypatch.setitem(TRAITS, "cpu", replace(TRAITS["cpu"], gathered=1))
-    apart = shape_of(magnitude, index, counts, W_dec)
+    apart = shape_of(sparse(features), W_dec)
     assert torch.allclose(together.eigenvalues, apart.eigenvalues, rtol=1e-9, atol=1e-13)
     cosines = (together.axis * apart.axis).sum(-1).abs()
     assert torch.allclose(cosines, torch.ones_like(cosines))
 
 
 def test_of_no_point_nothing_is_known_and_of_one_there_is_no_axis():
-    magnitude, index, W_dec = points([0, 1, 5], 16, 300)
-    shape = shape_of(magnitude, index, [0, 1, 5], W_dec)
-    assert shape.centroid[0, 0].isnan().all()
-    assert torch.allclose(shape.centroid[1, 0], W_dec[index[1, 0, 0]])
+    features, W_dec = points([0, 1, 5], 16, 300)
+    shape = shape_of(sparse(features), W_dec)
+    assert shape.centroid[0].isnan().all()
+    assert torch.allclose(shape.centroid[1], W_dec[features[1] > 0][0])
     assert shape.axis[:2].isnan().all()
     assert (shape.eigenvalues[:2] == 0).all()
     assert shape.axis[2].isfinite().all()
 
 
 def test_points_in_one_place_have_no_axis():
-    magnitude, index, W_dec = points([20], 16, 300)
-    shape = shape_of(magnitude, index, [20], W_dec[:1].expand(300, -1).contiguous())
+    features, W_dec = points([20], 16, 300)
+    shape = shape_of(sparse(features), W_dec[:1].expand(300, -1).contiguous())
     assert shape.axis.isnan().all()
     assert (shape.eigenvalues == 0).all()
 
@@ -185,8 +184,8 @@ def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
     torch.set_num_threads(3)
     host_pool.cache_clear()
     try:
-        magnitude, index, W_dec = points([5], 16, 300)
-        shape_of(magnitude, index, [5], W_dec)
+        features, W_dec = points([5], 16, 300)
+        shape_of(sparse(features), W_dec)
         assert set(host_pool().map(lambda _: torch.get_num_threads(), range(9))) == {1}
         assert threads_of_a_new_thread() == 3
     finally:

@@ -25,14 +25,14 @@ class Encoded:
     """Features of the first layer's residual with noise added."""
 
     def counts_and_finite(self) -> Int[Tensor, "what passage"]:
-        """The number of active features at each layer and, last, whether all is finite: the one
-        thing that the host must know before the metrics."""
-        counts = [(features > 0).sum(-1) for features in self.features]
+        """The number of active features at each layer and with noise, and, last, whether all is
+        finite: the one thing that the host must know before the metrics."""
+        counts = [(features > 0).sum(-1) for features in (*self.features, self.noisy)]
         return torch.stack([*counts, self.finite.to(torch.int64)])
 
-    def replace(self, places: Sequence[int], other: "Encoded") -> None:
-        """Put what `other` has into the passages at `places`."""
-        index = torch.tensor(places, device=self.finite.device)
+    def replace(self, passages: Sequence[int], other: "Encoded") -> None:
+        """Put what `other` has into these passages."""
+        index = torch.tensor(passages, device=self.finite.device)
         self.residual[:, index] = other.residual
         self.finite[index] = other.finite
         self.noisy[index] = other.noisy

@@ -1,14 +1,15 @@
 """What the metrics are computed from: one batch's residuals and SAE features."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from streamer.tables.metrics.shape import NAN, Shape, shape_of
+from streamer.tables.metrics.shape import Shape, shape_of
+from streamer.tables.sparse import Group, SparseFeatures
 
 
 class LayerActivations:
@@ -20,40 +21,50 @@ class LayerActivations:
         layer: int,
         residual: Float[Tensor, "record passage d_model"],
         reconstruction: Float[Tensor, "record passage d_model"] | None,
-        features: Float[Tensor, "record passage d_sae"],
+        features: SparseFeatures,
         W_dec: Float[Tensor, "d_sae d_model"],
         b_dec: Float[Tensor, " d_model"] | None,
-        counts: Sequence[int],
-        dtype: torch.dtype,
     ) -> None:
-        """`counts` are the numbers of active features of all passages, record by record, on the
-        host: shapes depend on it, and reading it here would make the device wait once a metric.
-        `reconstruction` is None where it is features @ W_dec + b_dec."""
+        """`features` are those of all passages, record by record. `reconstruction` is None where it
+        is features @ W_dec + b_dec."""
         self.layer = layer
-        self.residual = residual.to(dtype)
-        self._reconstruction = reconstruction
+        self.dtype = features.values.dtype
+        self.residual = residual.to(self.dtype)
         self.features = features
         self.W_dec = W_dec
         self.b_dec = b_dec
-        self.counts = counts
-        self.dtype = dtype
-        width = max(1, *counts)
-        values, index = features.topk(width, dim=-1)
-        self.magnitude: Float[Tensor, "record passage active"] = values.clamp(min=0).to(dtype)
-        """Activations of the active features, largest first, zero behind the last one."""
-        self.index: Int[Tensor, "record passage active"] = index
-        self.active: Bool[Tensor, "record passage active"] = values > 0
-        self.l0: Int[Tensor, "record passage"] = self.active.sum(-1)
+        self._reconstruction = reconstruction
+
+    def by_record(self, values: Shaped[Tensor, "all_passages *_"]) -> Shaped[Tensor, "..."]:
+        """`values` of all passages as [record, passage, …]."""
+        return values.reshape(*self.residual.shape[:2], *values.shape[1:])
+
+    def reduce(
+        self, compute: Callable[[Group], Float[Tensor, " member"]]
+    ) -> Float[Tensor, "record passage"]:
+        """What `compute` makes of each passage's active features; NaN where there are none."""
+        return self.by_record(self.features.reduce(compute))
+
+    @cached_property
+    def l0(self) -> Int[Tensor, "record passage"]:
+        """How many features are active."""
+        return self.by_record(self.features.l0)
 
     @cached_property
     def energy(self) -> Float[Tensor, "record passage"]:
-        """Sum of the active magnitudes."""
-        return self.magnitude.sum(-1)
+        """Sum of the active magnitudes; NaN where there are none."""
+        return self.reduce(lambda group: group.values.sum(-1))
+
+    @cached_property
+    def norm(self) -> Float[Tensor, "record passage"]:
+        """Euclidean norm of the active magnitudes; NaN where there are none."""
+        return self.reduce(lambda group: group.values.norm(dim=-1))
 
     @cached_property
     def shape(self) -> Shape:
         """Computed once, for every family that asks."""
-        return shape_of(self.magnitude, self.index, self.counts, self.W_dec)
+        found = shape_of(self.features, self.W_dec)
+        return Shape(*map(self.by_record, (found.centroid, found.axis, found.eigenvalues)))
 
     @cached_property
     def reconstruction(self) -> Float[Tensor, "record passage d_model"]:
@@ -66,12 +77,6 @@ class LayerActivations:
         )
         return active if self.b_dec is None else active + self.b_dec.to(self.dtype)
 
-    def where_active(
-        self, values: Float[Tensor, "record passage"]
-    ) -> Float[Tensor, "record passage"]:
-        """`values`, NaN where no feature is active."""
-        return values.masked_fill(self.l0 == 0, NAN)
-
 
 @dataclass(frozen=True, slots=True)
 class Activations:
@@ -79,8 +84,8 @@ class Activations:
 
     passages: tuple[str, ...]
     layers: tuple[LayerActivations, ...]
-    noisy: Float[Tensor, "record passage d_sae"]
-    """Features of the first layer's residual with noise added."""
+    noisy: SparseFeatures
+    """Of the first layer's residual with noise added, record by record."""
 
     @property
     def dtype(self) -> torch.dtype:

@@ -24,12 +24,11 @@ def _compute(activations: Activations, _: Values) -> Values:
     if len(activations.layers) < 3:
         return {}
     second, third = activations.layers[1:3]
-    if second.features.shape != third.features.shape:
+    if second.features.d_sae != third.features.d_sae:
         return {}
-    beside = third.features.gather(-1, second.index).clamp(min=0).to(second.dtype)
-    product = (second.magnitude * beside).sum(-1)
-    # 0/0 is NaN: nothing active, nothing to compare
-    cosine = product / (second.magnitude.norm(dim=-1) * third.magnitude.norm(dim=-1))
+    product = second.by_record(second.features.dot(third.features))
+    # NaN where nothing is active: nothing to compare
+    cosine = product / (second.norm * third.norm)
     return {
         f"cross_layer_consistency_{passage}": cosine[:, index]
         for index, passage in enumerate(activations.passages)

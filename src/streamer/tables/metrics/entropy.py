@@ -25,9 +25,9 @@ def _columns(layout: Layout) -> list[Column]:
 def _compute(activations: Activations, _: Values) -> Values:
     """−Σ p ln p in nats, p the `TOP` largest active magnitudes normalised to sum to 1."""
     layer = activations.layers[0]
-    top = layer.magnitude[..., :TOP]
-    p = top / top.sum(-1, keepdim=True)
-    entropy = layer.where_active(torch.special.entr(p).sum(-1))
+    top = layer.features.strongest(TOP).values
+    p = top / top.sum(-1, keepdim=True)  # 0/0 is NaN: nothing active, nothing to share
+    entropy = layer.by_record(torch.special.entr(p).sum(-1))
     return {
         f"entropy_{passage}": entropy[:, index]
         for index, passage in enumerate(activations.passages)

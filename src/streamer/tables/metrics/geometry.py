@@ -6,7 +6,7 @@ from torch import Tensor
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.angles import line_angle
 from streamer.tables.metrics.columns import LayerValues, per_passage
-from streamer.tables.metrics.shape import NAN
+from streamer.tables.sparse import NAN
 from streamer.tables.table import Column
 
 CLASSES = ("Spherical", "Oblate", "Prolate", "Triaxial")

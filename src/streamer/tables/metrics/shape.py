@@ -5,12 +5,12 @@ With the rows mᵢ = √wᵢ (rᵢ − r̄) of a matrix M, C = MᵀM, and its no
 Gram matrix MMᵀ, n × n for n active features. The smaller of the two is decomposed.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.linalg import vector_norm
 from torch.nn.functional import embedding
@@ -18,73 +18,51 @@ from torch.nn.functional import embedding
 from streamer.device.pool import host_pool
 from streamer.device.traits import traits_of
 from streamer.tables.metrics.spectrum import spectrum
-
-NAN = float("nan")
+from streamer.tables.sparse import NAN, SparseFeatures, like_counts
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The cloud that the active decoder directions of a passage form, weighted by activation."""
 
-    centroid: Float[Tensor, "record passage d_model"]
+    centroid: Float[Tensor, "*passage d_model"]
     """r̄ = Σ wᵢ rᵢ; NaN where nothing is active."""
-    axis: Float[Tensor, "record passage d_model"]
+    axis: Float[Tensor, "*passage d_model"]
     """First principal axis, a unit vector of either sign; NaN where there is no spread."""
-    eigenvalues: Float[Tensor, "record passage rank"]
+    eigenvalues: Float[Tensor, "*passage rank"]
     """Of the weighted covariance, largest first, at least three, exact zeros beyond its rank."""
 
 
-def shape_of(
-    magnitude: Float[Tensor, "record passage active"],
-    index: Int[Tensor, "record passage active"],
-    counts: Sequence[int],
-    W_dec: Float[Tensor, "d_sae d_model"],
-) -> Shape:
+def shape_of(features: SparseFeatures, W_dec: Float[Tensor, "d_sae d_model"]) -> Shape:
     """Centroid, first principal axis and spectrum of every passage.
 
-    Of each passage the first features count, as many as `counts` says (passages of a record
-    together). Passages of like counts are decomposed together, so that a dense one does not pad
-    the rest. Padding adds zero rows to M, and so zero eigenvalues, and changes nothing.
+    Passages of like counts are decomposed together, so that a dense one does not pad the rest.
+    Padding adds zero rows to M, and so zero eigenvalues, and changes nothing.
     """
-    records, passages, width = magnitude.shape
     d_model = W_dec.shape[1]
-    device, dtype = magnitude.device, magnitude.dtype
-    magnitude, index = magnitude.reshape(-1, width), index.reshape(-1, width)
-    centroid = torch.full((len(index), d_model), NAN, device=device, dtype=dtype)
-    axis = torch.full((len(index), d_model), NAN, device=device, dtype=dtype)
-    rank = max(3, min(width, d_model))
-    eigenvalues = torch.zeros(len(index), rank, device=device, dtype=dtype)
+    device, dtype = features.values.device, features.values.dtype
+    centroid = torch.full((len(features), d_model), NAN, device=device, dtype=dtype)
+    axis = torch.full((len(features), d_model), NAN, device=device, dtype=dtype)
+    rank = max(3, min(max(features.counts, default=0), d_model))
+    eigenvalues = torch.zeros(len(features), rank, device=device, dtype=dtype)
 
-    def decompose(group: tuple[list[int], int]) -> None:
-        rows, n = group
+    def decompose(alike: tuple[npt.NDArray[np.int64], int]) -> None:
+        members, n = alike
         with torch.inference_mode():
-            where = torch.tensor(rows, device=device)
-            r = embedding(index[where, :n], W_dec)  # five times as fast as W_dec[...]
-            found = _decompose(r, magnitude[where, :n])
-            centroid[where], axis[where] = found[0].to(dtype), found[1].to(dtype)
-            eigenvalues[where, : found[2].shape[-1]] = found[2]
+            rows = torch.from_numpy(members).to(device)
+            group = features.padded(rows, n)
+            r = embedding(group.indices, W_dec)  # five times as fast as W_dec[...]
+            found = _decompose(r, group.values)
+            centroid[rows], axis[rows] = found[0].to(dtype), found[1].to(dtype)
+            eigenvalues[rows, : found[2].shape[-1]] = found[2]
 
-    alike = _alike(counts, traits_of(device).gathered // d_model)
+    groups = like_counts(features.counts, traits_of(device).gathered // d_model)
     if traits_of(device).is_host:
-        list(host_pool().map(decompose, alike))
+        list(host_pool().map(decompose, groups))
     else:
-        for group in alike:
+        for group in groups:
             decompose(group)
-    shaped = (records, passages, -1)
-    return Shape(centroid.reshape(shaped), axis.reshape(shaped), eigenvalues.reshape(shaped))
-
-
-def _alike(counts: Sequence[int], most: int) -> Iterator[tuple[list[int], int]]:
-    """Groups of passages with their largest count: like counts together, at most so many features
-    in all, but at least one passage."""
-    by_count = np.argsort(counts, kind="stable")
-    n = np.asarray(counts)[by_count]
-    begin = int(np.searchsorted(n, 0, "right"))
-    while begin < len(n):
-        end = int(np.searchsorted(n, max(4, 1.1 * n[begin]), "right"))
-        end = min(end, begin + max(1, most // int(n[end - 1])))
-        yield by_count[begin:end].tolist(), int(n[end - 1])
-        begin = end
+    return Shape(centroid, axis, eigenvalues)
 
 
 def _decompose(

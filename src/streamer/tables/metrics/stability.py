@@ -2,6 +2,7 @@
 
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, Values, counts_of
+from streamer.tables.sparse import NAN
 from streamer.tables.table import Column, Layout
 
 TOP = 10
@@ -22,14 +23,13 @@ def _columns(layout: Layout) -> list[Column]:
 
 def _compute(activations: Activations, _: Values) -> Values:
     layer = activations.layers[0]
-    top = min(TOP, layer.features.shape[-1])
-    before, strongest = layer.magnitude[..., :top], layer.index[..., :top]
-    after, noisy_index = activations.noisy.topk(top, dim=-1)
-    same = strongest[..., :, None] == noisy_index[..., None, :]
-    same = same & (before > 0)[..., :, None] & (after > 0)[..., None, :]
-    both = same.sum((-2, -1))
-    either = (before > 0).sum(-1) + (after > 0).sum(-1) - both
-    jaccard = layer.where_active(both.to(layer.dtype) / either)
+    before, after = layer.features.strongest(TOP), activations.noisy.strongest(TOP)
+    same = before.indices[:, :, None] == after.indices[:, None, :]
+    same = same & (before.values > 0)[:, :, None] & (after.values > 0)[:, None, :]
+    both = same.sum((1, 2))
+    either = (before.values > 0).sum(-1) + (after.values > 0).sum(-1) - both
+    jaccard = (both.to(layer.dtype) / either).masked_fill(before.counts == 0, NAN)
+    jaccard = layer.by_record(jaccard)
     return {
         f"stability_{passage}": jaccard[:, index]
         for index, passage in enumerate(activations.passages)

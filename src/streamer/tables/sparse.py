@@ -1,0 +1,163 @@
+"""The active features of many passages, without the zeros between them.
+
+Of 16,384 features some 90 are active; at BOS it can be thousands. Whatever is computed from them
+reads this, so that a batch costs what is active in it, not its passages times the densest.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from streamer.device.transfers import to_device
+
+NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Passages with about as many active features, padded to the most of them."""
+
+    values: Float[Tensor, "member width"]
+    """Largest first, 0 behind the last."""
+    indices: Int[Tensor, "member width"]
+    """Which features they are; behind the last, any."""
+    counts: Int[Tensor, " member"]
+    """How many are active."""
+
+
+@dataclass(frozen=True)
+class SparseFeatures:
+    """The active features of passages at one layer, one passage behind the other.
+
+    Three passages of an SAE of six features:
+
+        [0 2 0 0 5 0]      values   5 2 | | 4 3 1
+        [0 0 0 0 0 0]      indices  4 1 | | 3 5 0
+        [1 0 0 4 0 3]      offsets  0     2 2       5
+    """
+
+    values: Float[Tensor, " active"]
+    """Their activations: within a passage the largest first, equal ones by index."""
+    indices: Int[Tensor, " active"]
+    """Which features they are."""
+    offsets: Int[Tensor, " passage_and_end"]
+    """Where in `values` each passage begins, and the end."""
+    counts: Sequence[int]
+    """How many each passage has: on the host, as shapes depend on it."""
+    d_sae: int
+
+    @classmethod
+    def of(
+        cls,
+        features: Float[Tensor, "passage d_sae"],
+        counts: Sequence[int],
+        dtype: torch.dtype,
+    ) -> Self:
+        """Those of `features` that are > 0, in `dtype`. `counts` says how many each passage has, so
+        that the device is not waited for."""
+        passages, d_sae = features.shape
+        found = torch.nonzero_static((features > 0).reshape(-1), size=sum(counts))[:, 0]
+        values = features.reshape(-1)[found]
+        order = values.argsort(stable=True, descending=True)
+        order = order[(found[order] // d_sae).argsort(stable=True)]
+        found, values = found[order], values[order]
+        begins = torch.arange(passages + 1, device=found.device)
+        offsets = torch.searchsorted(found // d_sae, begins)
+        return cls(values.to(dtype), found % d_sae, offsets, counts, d_sae)
+
+    def __len__(self) -> int:
+        """How many passages."""
+        return len(self.counts)
+
+    @property
+    def l0(self) -> Int[Tensor, " passage"]:
+        """How many features are active, on the device."""
+        return self.offsets.diff()
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """All passages in which any is active, like counts together: padding adds a tenth."""
+        sizes = [len(members) for members, _ in self._alike]
+        rows = torch.split(self._rows, sizes)
+        widths = (width for _, width in self._alike)
+        return tuple(self.padded(*group) for group in zip(rows, widths, strict=True))
+
+    def padded(self, passages: Int[Tensor, " member"], width: int) -> Group:
+        """The `width` strongest features of each of `passages`, or as many as it has."""
+        begin, counts = self.offsets[passages], self.l0[passages]
+        at = torch.arange(width, device=begin.device)
+        behind = at >= counts[:, None]
+        at = (begin[:, None] + at).clamp(max=max(0, len(self.values) - 1))
+        if not len(self.values):
+            empty = behind.new_zeros(behind.shape)
+            return Group(empty.to(self.values), empty.to(self.indices), counts)
+        return Group(self.values[at].masked_fill(behind, 0), self.indices[at], counts)
+
+    def strongest(self, count: int) -> Group:
+        """The `count` strongest features of every passage, or as many as the SAE has."""
+        everyone = torch.arange(len(self), device=self.offsets.device)
+        return self.padded(everyone, min(count, self.d_sae))
+
+    def reduce(
+        self, compute: Callable[[Group], Float[Tensor, " member"]]
+    ) -> Float[Tensor, " passage"]:
+        """What `compute` makes of each passage, NaN where nothing is active."""
+        found = torch.full_like(self.offsets[1:], NAN, dtype=self.values.dtype)
+        if self.groups:
+            found[self._rows] = torch.cat([compute(group) for group in self.groups])
+        return found
+
+    def dot(self, other: "SparseFeatures") -> Float[Tensor, " passage"]:
+        """Σ fᵢ gᵢ of each passage, for the same features of `other`; NaN where none is active."""
+        if not len(other.values):
+            return self.reduce(lambda group: 0 * group.values.sum(-1))
+        theirs, order = other._keys.sort()
+        at = torch.searchsorted(theirs, self._keys).clamp(max=len(theirs) - 1)
+        beside = other.values[order[at]].masked_fill(theirs[at] != self._keys, 0)
+        products = dataclasses.replace(self, values=self.values * beside)
+        return products.reduce(lambda group: group.values.sum(-1))
+
+    @cached_property
+    def _keys(self) -> Int[Tensor, " active"]:
+        """A number for each active feature that says its passage, too."""
+        places = torch.arange(len(self.values), device=self.offsets.device)
+        passage = torch.searchsorted(self.offsets, places, right=True) - 1
+        return passage * self.d_sae + self.indices
+
+    @cached_property
+    def _alike(self) -> list[tuple[npt.NDArray[np.int64], int]]:
+        return list(like_counts(self.counts))
+
+    @cached_property
+    def _rows(self) -> Int[Tensor, " any_active"]:
+        """The passages of all groups, one group behind the other."""
+        members = [members for members, _ in self._alike] or [np.empty(0, np.int64)]
+        return to_device(np.concatenate(members), self.offsets.device)
+
+
+def like_counts(
+    counts: Sequence[int], most: int | None = None
+) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
+    """Groups of passages with their largest count: like counts together, at most so many features
+    in all, but at least one passage. Passages without any are in none.
+
+    Up to 4, or up to 1.1 times the smallest, are alike: `[90, 3000, 95, 0]` gives `[0, 2], 95` and
+    `[1], 3000`. Closer groups would be more, and each costs its own launches.
+    """
+    by_count = np.argsort(counts, kind="stable")
+    n = np.asarray(counts)[by_count]
+    begin = int(np.searchsorted(n, 0, "right"))
+    while begin < len(n):
+        end = int(np.searchsorted(n, max(4, 1.1 * n[begin]), "right"))
+        if most is not None:
+            end = min(end, begin + max(1, most // int(n[end - 1])))
+        yield by_count[begin:end], int(n[end - 1])
+        begin = end
