@@ -55,7 +55,7 @@ def dense(layout: Layout) -> Rows:
 
 DENSE = Table("dense", SCHEMA, dense)
 ALL = (*TABLES, DENSE)
-SETTINGS = {"window": 4, "part_rows": 4, "batch_size": 3, "deterministic": True}
+SETTINGS = {"window": 5, "part_rows": 5, "batch_size": 1, "deterministic": True}
 KILLED = """
 import functools, sys
 sys.path.insert(0, {here!r})
@@ -77,8 +77,11 @@ def worker():
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("dense")
-    sparse = GOOD.replace("The sky is", "The sky over the hills in the evening is often")
-    lines = f"{sparse}{GOOD}rubbish\n{GOOD}" * 3 + f"{sparse}rubbish\n{sparse}{sparse}"
+    long, sparse = (
+        GOOD.replace("The sky is", prompt)
+        for prompt in ("In summer the sky over the hills is", "Most people say that the sky is")
+    )
+    lines = f"{GOOD}{long}rubbish\n{sparse}{GOOD}" * 3 + f"{sparse}rubbish\n{sparse}{sparse}"
     (folder / "in.jsonl").write_text(lines)
     return folder
 
@@ -95,8 +98,10 @@ def fault_of(path: Path, tables: tuple[Table, ...] = ALL) -> str | None:
 
 def test_its_rows_are_in_input_order_and_those_of_a_record_in_their_own(whole):
     table = whole.table("dense")
-    assert table["row"].to_pylist() == [row for row in (1, 3, 5, 7, 9, 11) for _ in range(2)]
-    assert table["passage"].to_pylist() == ["fact", "hall"] * 6
+    assert table["row"].to_pylist() == [
+        first + row for first in (0, 5, 10) for row in (0, 0, 1, 4, 4)
+    ]
+    assert table["passage"].to_pylist() == ["fact", "hall", "fact", "fact", "hall"] * 3
     metrics = {row["row"]: row for row in whole.table("metrics").to_pylist()}
     for row in table.to_pylist():
         measured, layer = metrics[row["row"]], f"l1_{row['passage']}"
@@ -167,7 +172,7 @@ def lose_rows(run: MadeRun) -> None:
 
 def shift_rows(run: MadeRun) -> None:
     run.rewrite(
-        "dense", 1, lambda rows: rows.set_column(0, "row", pc.add(rows["row"], pa.scalar(4)))
+        "dense", 1, lambda rows: rows.set_column(0, "row", pc.add(rows["row"], pa.scalar(5)))
     )
 
 
@@ -185,9 +190,9 @@ def widen(run: MadeRun) -> None:
     [
         (lose, r"dense/part-00001.parquet is missing"),
         (flip, r"dense/part-00001.parquet: row group 0 cannot be read"),
-        (lose_rows, r"dense/part-00001.parquet has 3 rows; the footer of .* says 4"),
-        (shift_rows, r"dense/part-00001.parquet has row 9, though it covers 4 to 7"),
-        (reverse_rows, r"dense/part-00001.parquet has row 5 after row 7: not in order"),
+        (lose_rows, r"dense/part-00001.parquet has 4 rows; the footer of .* says 5"),
+        (shift_rows, r"dense/part-00001.parquet has row 10, though it covers 5 to 9"),
+        (reverse_rows, r"dense/part-00001.parquet has row 6 after row 9: not in order"),
         (widen, r"dense/part-00000.parquet: its columns are not those of dense"),
     ],
 )
