@@ -1,12 +1,14 @@
 """The rule of imports: each room knows itself and the floors below, never a neighbour."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import streamer
+from streamer.tables import TABLES
 
 PACKAGE = Path(streamer.__file__).parent
 FLOORS: list[set[str]] = [
@@ -81,3 +83,16 @@ def test_a_room_knows_itself_and_the_floors_below(room):
 def test_every_form_of_import_is_seen(tmp_path, source, room):
     (tmp_path / "some.py").write_text(source)
     assert list(imported(tmp_path / "some.py")) == [room]
+
+
+@pytest.mark.parametrize("room", ["writing", "results/check"])
+def test_what_is_behind_the_tables_knows_none_by_name(room):
+    names = "|".join(table.name for table in TABLES)
+    found = [
+        f"{file.relative_to(PACKAGE)}: {node.value!r}"
+        for file in (PACKAGE / room).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.fullmatch(rf"({names})(/.*)?", node.value)
+    ]
+    assert not found
