@@ -38,11 +38,11 @@ from bench.runs import (
     write_sample,
 )
 from bench.timing import seconds
+from streamer.batches import Batch, Result
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
 from streamer.planning.budget import Budget
-from streamer.records import Batch, Result
 from streamer.running.run import gc_frozen
 
 CALLS = 60

@@ -21,11 +21,11 @@ from bench.processes import measure_alone
 from bench.report import report
 from bench.runs import Setup, count_records, forward, planned, run_parser, set_up, write_sample
 from bench.timing import in_turns, medians, seconds
+from streamer.batches import Batch, Window
 from streamer.computing.worker import Worker
 from streamer.config import Forward
 from streamer.planning.budget import Budget
 from streamer.planning.packing import Packing
-from streamer.records import Batch, Window
 
 PASSES: tuple[Forward, ...] = tuple(name for name in get_args(Forward) if name != "auto")
 LONG = 1024

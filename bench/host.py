@@ -21,10 +21,10 @@ import numpy.typing as npt
 
 from bench.report import report
 from bench.runs import Setup, batches_of, loaded, run_parser, set_up, write_sample
+from streamer.batches import Batch, Result, Work
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
 from streamer.planning.budget import Budget
-from streamer.records import Batch, Result, Work
 from streamer.writing.commit import Checkpoint, WrittenTable
 from streamer.writing.storage.local import LocalStorage
 from streamer.writing.writer import Writer

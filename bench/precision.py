@@ -20,9 +20,9 @@ from bench.options import Row
 from bench.report import report
 from bench.runs import compute, count_records, planned, run_parser, set_up, write_sample
 from bench.timing import bfloat16_cost, in_turns, medians, seconds
+from streamer.batches import Batch
 from streamer.computing.worker import Worker
 from streamer.planning.budget import Budget
-from streamer.records import Batch
 
 FORMATS: dict[str, dict[str, Any]] = {
     "float32": {},

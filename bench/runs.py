@@ -12,6 +12,7 @@ import anyio
 
 from bench.model import SHAPES, BenchModel, bench_model
 from bench.options import add_data_options, contrast_records
+from streamer.batches import Batch
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
@@ -21,7 +22,7 @@ from streamer.loading.tokenizing import Tokenizing
 from streamer.planning.budget import Budget
 from streamer.planning.packing import Packing
 from streamer.planning.planner import Planner
-from streamer.records import Batch, Chunk
+from streamer.records import Chunk
 from streamer.results.summary import Summary
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded

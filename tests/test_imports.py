@@ -17,7 +17,7 @@ FLOORS: list[set[str]] = [
     {"running"},
     {"computing", "results"},
     {"loading", "planning", "tables", "writing", "monitoring"},
-    {"manifest"},
+    {"manifest", "batches"},
     {"records"},
     {"config"},
     {"errors", "concurrency", "device", "embedded", "_version"},

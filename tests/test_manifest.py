@@ -8,8 +8,7 @@ import pytest
 
 from streamer.config import RunConfig
 from streamer.errors import UsageError
-from streamer.manifest import FORMAT, Manifest
-from streamer.records import Counts
+from streamer.manifest import FORMAT, Counts, Manifest
 from streamer.results.run import open_run
 from streamer.running.resume import refuse_changes
 

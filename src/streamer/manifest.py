@@ -7,18 +7,49 @@ A later version may add keys: each has a default, which it takes in a run that l
 ones are kept. What cannot be read like that gets a new `format`.
 """
 
+import operator
+from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from typing import Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamer.config import Kind
-from streamer.records import Counts, InputRange
+from streamer.records import InputRange
 
 FORMAT = 1
 """Of the manifests that this version writes. The first ones had no such key: that is 1, too."""
 CLOSED = ("finished", "stopped")
 """How runs end in order: all that was computed is in their parts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a run has written. The names are those in its manifest and in the footers of parts."""
+
+    records: int = 0
+    """Read, good and bad."""
+    rows: int = 0
+    """Measured."""
+    rejected: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    """Of all passages, as if none were shared."""
+    tokens_run: int = 0
+    """Shared ones once."""
+    reruns_in_float32: int = 0
+    out_of_memory_splits: int = 0
+    model_errors: int = 0
+
+    @classmethod
+    def of(cls, said: Mapping[str, Any]) -> Self:
+        """What a manifest or footer says, which need not say all."""
+        return cls(**{name: said[name] for name in cls.__slots__ if name in said})
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """Of both."""
+        return Counts(*map(operator.add, astuple(self), astuple(other)))
 
 
 class Entry(BaseModel):

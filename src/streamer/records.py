@@ -1,24 +1,21 @@
-"""What flows from stage to stage. Plain data: frozen, slotted, and nothing here knows a stage.
+"""What flows from stage to stage: records (here), and batches of them (`batches.py`). Plain data:
+frozen, slotted, and nothing here knows a stage.
 
 Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compute▶ Result ─▶ rows
      └─────────────┴─▶ Rejection ──────────────────────────────────────────▶ rejected rows
 """
 
-import operator
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
-from typing import Any, Generic, Self, TypeAlias, TypeVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from streamer.config import KINDS, Kind
 
 Carried: TypeAlias = str | int | float | bool | None
-N = TypeVar("N", int, npt.NDArray[np.int64])
-"""A number, or one for each of many batches."""
 
 PASSAGES: dict[Kind, tuple[str, ...]] = {
     kind: tuple(parts.values()) for kind, parts in KINDS.items()
@@ -198,156 +195,6 @@ class Chunk:
     def size(self) -> int:
         """Bytes that all hold."""
         return sum(self.sizes)
-
-
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A range of input rows within which batches may change the order."""
-
-    index: int
-    rows: int
-    """How many records it has, good and bad; the writer waits for as many."""
-
-
-@dataclass(frozen=True, slots=True)
-class Footprint(Generic[N]):
-    """What the memory that a batch needs grows with; or arrays of that, an entry a batch."""
-
-    positions: N
-    """Rows × width: token positions, padding included."""
-    pairs: N
-    """Rows × width²: pairs of positions that attention and its mask have an entry for."""
-    passages: N
-
-    def __add__(self, other: "Footprint[N]") -> "Footprint[N]":
-        """Of both together."""
-        return Footprint(
-            self.positions + other.positions,
-            self.pairs + other.pairs,
-            self.passages + other.passages,
-        )
-
-
-NOTHING = Footprint(0, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class PackedTokens:
-    """Token ids side by side as the model runs them, padded on the right."""
-
-    tokens: npt.NDArray[np.int64]
-    """[row, position]"""
-    depths: npt.NDArray[np.int64]
-    """[row, position]: the position id: how many tokens of its passage come before a token."""
-    ends: npt.NDArray[np.int64]
-    """[row, position]: the position in the row behind the last token that sees this one."""
-    read_at: npt.NDArray[np.int64]
-    """[passage]: index into the flattened rows of its last token, record by record."""
-    branches: bool
-    """Whether some row is more than one chain, so that causal order alone is not its mask."""
-    count: int
-    """Positions that are not padding."""
-
-    @property
-    def size(self) -> int:
-        """Positions, padding included."""
-        return int(self.tokens.size)
-
-    @property
-    def footprint(self) -> Footprint[int]:
-        """What the memory that they need grows with."""
-        return Footprint(self.size, self.size * self.tokens.shape[1], len(self.read_at))
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Records that run through the model together, and rejections that ride along."""
-
-    window: Window
-    records: tuple[TokenizedRecord, ...]
-    rejections: tuple[Rejection, ...] = ()
-    rows: PackedTokens | None = None
-    """Its passages, packed; None if there are no records."""
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """What the device did for a batch."""
-
-    tokens: int = 0
-    """Of all passages, as if none were shared."""
-    distinct: int = 0
-    """That were run: shared ones once."""
-    positions: int = 0
-    """That were run, padding included."""
-    reruns: int = 0
-    """Passages run again by themselves in float32, because their residual was not finite."""
-    splits: int = 0
-    """How often the batch was split because it did not fit the memory."""
-    largest: Footprint[int] = NOTHING
-    """What was run at once: the batch, or the most positions, pairs and passages of its parts, if
-    it was split."""
-    hopeless: int = 0
-    """Records that did not fit the memory even alone."""
-    faults: int = 0
-    """How often the model raised an error, on the batch or a part of it."""
-
-    def __add__(self, other: "Work") -> "Work":
-        """Of both halves of a batch."""
-        return Work(
-            tokens=self.tokens + other.tokens,
-            distinct=self.distinct + other.distinct,
-            positions=self.positions + other.positions,
-            reruns=self.reruns + other.reruns,
-            splits=max(self.splits, other.splits),
-            largest=Footprint(
-                max(self.largest.positions, other.largest.positions),
-                max(self.largest.pairs, other.largest.pairs),
-                max(self.largest.passages, other.largest.passages),
-            ),
-            hopeless=self.hopeless + other.hopeless,
-            faults=self.faults + other.faults,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a run has written. The names are those in its manifest and in the footers of parts."""
-
-    records: int = 0
-    """Read, good and bad."""
-    rows: int = 0
-    """Measured."""
-    rejected: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    """Of all passages, as if none were shared."""
-    tokens_run: int = 0
-    """Shared ones once."""
-    reruns_in_float32: int = 0
-    out_of_memory_splits: int = 0
-    model_errors: int = 0
-
-    @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Self:
-        """What a manifest or footer says, which need not say all."""
-        return cls(**{name: said[name] for name in cls.__slots__ if name in said})
-
-    def __add__(self, other: "Counts") -> "Counts":
-        """Of both."""
-        return Counts(*map(operator.add, astuple(self), astuple(other)))
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What came of a batch."""
-
-    window: Window
-    records: tuple[TokenizedRecord, ...]
-    tables: Mapping[str, pa.Table]
-    """By the name of each table of the run, its rows; the first column is `row`."""
-    rejections: tuple[Rejection, ...]
-    work: Work
 
 
 def _held_bytes(record: Loaded) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from streamer.batches import PackedTokens, Result, Window, Work
 from streamer.computing.fault_isolation import HOPELESS, FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
@@ -16,7 +17,7 @@ from streamer.config import RunConfig
 from streamer.device.traits import TRAITS
 from streamer.errors import RunFault, UsageError
 from streamer.planning.budget import Budget
-from streamer.records import Origin, PackedTokens, Result, TokenizedRecord, Window, Work
+from streamer.records import Origin, TokenizedRecord
 from streamer.results.run import Run, open_run
 from support.inputs import LINE, inputs, rejected
 from support.runs import run_with

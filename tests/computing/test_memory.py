@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from streamer.batches import Footprint, PackedTokens, Window
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
@@ -15,7 +16,7 @@ from streamer.config import RunConfig
 from streamer.device.errors import is_out_of_memory
 from streamer.planning.budget import Budget
 from streamer.planning.planner import Planner
-from streamer.records import Chunk, Footprint, PackedTokens, Window
+from streamer.records import Chunk
 from streamer.results.run import Run
 from support.measured import record
 from support.models import make_model, make_saes
@@ -195,7 +196,8 @@ import resource, sys
 import numpy as np, torch
 torch.set_num_threads(1)
 from streamer.config import RunConfig
-from streamer.records import Origin, TokenizedRecord, Window
+from streamer.batches import Window
+from streamer.records import Origin, TokenizedRecord
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 

@@ -6,13 +6,13 @@ import anyio
 import pytest
 
 import streamer
+from streamer.batches import Batch, Result
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.load import load_worker
 from streamer.computing.worker import Worker
 from streamer.concurrency.queues import Queue
 from streamer.concurrency.threads import Threads, in_loop
 from streamer.config import RunConfig
-from streamer.records import Batch, Result
 
 
 def test_a_thread_that_asks_the_loop_only_after_its_stage_was_cancelled_does_not_wait_for_ever():

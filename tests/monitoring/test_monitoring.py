@@ -10,10 +10,10 @@ from rich.console import Console
 
 from streamer.concurrency.queues import Queue
 from streamer.device.memory import Memory, memory
+from streamer.manifest import Counts
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.display import as_text, line, render
 from streamer.monitoring.observer import Observer
-from streamer.records import Counts
 from streamer.results.summary import (
     KEPT_DOMAINS,
     OTHERS,

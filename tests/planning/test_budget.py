@@ -7,12 +7,12 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from streamer.batches import Footprint, Work
 from streamer.computing.starting_budget import passage_bytes, start_tokens
 from streamer.device.memory import Headroom
 from streamer.device.traits import TRAITS
 from streamer.planning.budget import FREE_SHARE, FULL, LONGEST_SECONDS, RETRY, TRIALS, Budget
 from streamer.planning.cost import BatchCost
-from streamer.records import Footprint, Work
 
 
 def size(positions: int, width: int = 1, passages: int = 0) -> Footprint[int]:

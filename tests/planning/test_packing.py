@@ -9,9 +9,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from streamer.batches import Footprint, PackedTokens
 from streamer.planning.packing import FAR, Packing, as_key
 from streamer.planning.trie import Ints
-from streamer.records import Footprint, Origin, PackedTokens, TokenizedRecord
+from streamer.records import Origin, TokenizedRecord
 
 SHARING = ("trie", "prefix", "none")
 FEW = st.integers(0, 2)

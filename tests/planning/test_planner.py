@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.batches import Batch
 from streamer.planning.budget import Budget
 from streamer.planning.cost import BatchCost
 from streamer.planning.packing import Packing
 from streamer.planning.planner import FIRST_SECONDS, WINDOW_SECONDS, Planner
-from streamer.records import Batch, Chunk, Origin, Rejection, TokenizedRecord
+from streamer.records import Chunk, Origin, Rejection, TokenizedRecord
 
 TRIES = Packing("trie", 16)
 

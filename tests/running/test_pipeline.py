@@ -8,12 +8,12 @@ import time
 import anyio
 import pytest
 
+from streamer.batches import Batch, Result
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.queues import Queue
 from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.loading.loader import CHUNK_RECORDS
-from streamer.records import Batch, Result
 from streamer.results.run import open_run
 from streamer.running.pipeline import AHEAD, WAITING
 from streamer.running.prepare import Prepared, prepare

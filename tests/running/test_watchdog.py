@@ -174,7 +174,7 @@ def test_a_batch_that_is_split_shows_progress_with_every_part(embedded_worker, m
         return residuals(rows)
 
     monkeypatch.setattr(worker.model, "residuals", run)
-    from streamer.records import Window
+    from streamer.batches import Window
     from support.measured import record
 
     computing = FaultIsolation(worker, on_progress=lambda: beats.append(1))

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from streamer.batches import Batch, Result, Work
 from streamer.computing.worker import InFlight, Worker
-from streamer.records import Batch, Result, Work
 from streamer.tables import METRICS
 from support.processes import GOOD
 

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from streamer.batches import Result, Window
 from streamer.computing.worker import Worker
 from streamer.embedded import RECORDS
 from streamer.loading.tokenizing import Tokenizing, tokenize
-from streamer.records import Origin, Record, Result, TokenizedRecord, Window
+from streamer.records import Origin, Record, TokenizedRecord
 from streamer.tables import METRICS, REJECTED, Column, RunTables, metrics_of
 from support.agreement import Rounding
 

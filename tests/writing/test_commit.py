@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamer.errors import RunFault
-from streamer.records import Counts, Position
+from streamer.manifest import Counts
+from streamer.records import Position
 from streamer.writing.commit import (
     Checkpoint,
     commit,

@@ -24,11 +24,11 @@ import pytest
 
 import streamer
 from streamer import embedded
+from streamer.batches import Batch, Result
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.retry import RetryPolicy
 from streamer.errors import RunFault
 from streamer.loading import retrying
-from streamer.records import Batch, Result
 from streamer.writing.parts import PartWriter
 from streamer.writing.storage import room
 from streamer.writing.storage.base import DiskFull

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from streamer.batches import Result, Window, Work
 from streamer.monitoring.incidents import LOGGED, Incidents
 from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.stderr_capture import TURN_BYTES, StderrCapture
-from streamer.records import Origin, Rejection, Result, Window, Work
+from streamer.records import Origin, Rejection
 from streamer.writing.event_log import EventLog
 from support.processes import Popen
 from support.runs import run_with

@@ -23,12 +23,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from streamer.batches import Result
 from streamer.commands.sample import Sample, take_sample
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.device.settings import in_use
 from streamer.errors import UsageError
-from streamer.records import Chunk, Result
+from streamer.records import Chunk
 from streamer.running.session import planner_for
 from streamer.tables import Column, metrics_of
 

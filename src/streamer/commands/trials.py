@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from tomlkit.exceptions import TOMLKitError
 
+from streamer.batches import Batch
 from streamer.commands.sample import Sample, take_sample
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
@@ -22,7 +23,7 @@ from streamer.errors import UsageError
 from streamer.monitoring.display import as_text
 from streamer.planning.budget import Budget
 from streamer.planning.planner import Planner
-from streamer.records import Batch, Chunk
+from streamer.records import Chunk
 
 AS_GOOD = 0.95
 """Of settings this close to the fastest, the smallest is recommended: it needs least memory."""

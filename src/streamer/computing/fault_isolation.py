@@ -13,11 +13,12 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 
+from streamer.batches import Batch, Result, Window, Work
 from streamer.computing.worker import NOT_FINITE, InFlight, Worker, reject
 from streamer.device.errors import is_device_error, is_out_of_memory, release
 from streamer.device.traits import traits_of
 from streamer.errors import RunFault, StreamerError, one_line
-from streamer.records import Batch, Result, TokenizedRecord, Window, Work
+from streamer.records import TokenizedRecord
 
 Log = Callable[[str, dict[str, Any]], None]
 T = TypeVar("T")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from streamer.batches import Batch, Result, Window, Work
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
@@ -15,15 +16,7 @@ from streamer.computing.sae.noise import NoisePool
 from streamer.device.traits import traits_of
 from streamer.device.transfers import ToHost
 from streamer.planning.packing import Packing
-from streamer.records import (
-    Batch,
-    Origin,
-    Rejection,
-    Result,
-    TokenizedRecord,
-    Window,
-    Work,
-)
+from streamer.records import Origin, Rejection, TokenizedRecord
 from streamer.tables import Column, RunTables
 from streamer.tables.metrics.activations import Activations, LayerActivations
 from streamer.tables.sparse import SparseFeatures

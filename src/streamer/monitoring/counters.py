@@ -7,7 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from streamer.records import Counts, Result
+from streamer.batches import Result
+from streamer.manifest import Counts
 
 STAGES = ("load", "plan", "compute", "write")
 RATE_SECONDS = 20.0

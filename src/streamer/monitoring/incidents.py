@@ -3,8 +3,9 @@
 import threading
 from collections import Counter
 
+from streamer.batches import Result
 from streamer.concurrency.events import Log
-from streamer.records import Rejection, Result
+from streamer.records import Rejection
 
 LOGGED = 20
 """Rejections that are logged one by one, for each reason; later ones are only counted."""

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamer.batches import Footprint, Work
 from streamer.device.memory import Headroom
 from streamer.planning.cost import BatchCost
 from streamer.planning.trie import Ints
-from streamer.records import Footprint, Work
 
 FULL = 0.6
 """A batch tells about a budget if it fills at least this share of it: a record that did not fit any

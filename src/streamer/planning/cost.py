@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from streamer.records import Footprint, N
+from streamer.batches import Footprint, N
 
 
 @dataclass(frozen=True, slots=True)

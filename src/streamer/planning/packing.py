@@ -14,9 +14,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from streamer.batches import Footprint, PackedTokens
 from streamer.config import Sharing
 from streamer.planning.trie import Ints, Trie, as_key, order_of, ragged_range, shared_with_last
-from streamer.records import Footprint, PackedTokens, TokenizedRecord
+from streamer.records import TokenizedRecord
 
 # Passages that share a row save the positions that they have in common, and cost pairs of positions
 # that do not see each other but are computed all the same. About 2,500 pairs cost as much as a

@@ -6,20 +6,11 @@ budget as it then is. Every batch names its window, so that the writer can resto
 
 from collections.abc import Iterator, Sequence
 
+from streamer.batches import NOTHING, Batch, Footprint, PackedTokens, Window
 from streamer.planning.budget import Budget
 from streamer.planning.packing import Packing
 from streamer.planning.trie import Ints
-from streamer.records import (
-    NOTHING,
-    Batch,
-    Chunk,
-    Footprint,
-    Loaded,
-    PackedTokens,
-    Rejection,
-    TokenizedRecord,
-    Window,
-)
+from streamer.records import Chunk, Loaded, Rejection, TokenizedRecord
 
 WINDOW_SECONDS = 20.0
 """A window holds at most what is measured in this time."""

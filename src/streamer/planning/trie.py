@@ -30,7 +30,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from streamer.records import PackedTokens
+from streamer.batches import PackedTokens
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import pyarrow as pa
 
+from streamer.batches import Batch, Result
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.concurrency.queues import Queue
 from streamer.concurrency.threads import Threads, in_loop
@@ -24,7 +25,7 @@ from streamer.loading.loader import CHUNK_RECORDS, Loader
 from streamer.loading.tokenizing import Tokenizing
 from streamer.monitoring.counters import Counters
 from streamer.planning.planner import Planner
-from streamer.records import Batch, Chunk, Result
+from streamer.records import Chunk
 from streamer.writing.writer import Writer
 
 AHEAD = 1

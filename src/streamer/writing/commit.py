@@ -22,7 +22,8 @@ from typing import Any
 import pyarrow as pa
 
 from streamer.errors import RunFault
-from streamer.records import Counts, Position
+from streamer.manifest import Counts
+from streamer.records import Position
 from streamer.writing.names import SHARDS, WHOLE, Names, is_shard, part_of
 from streamer.writing.parts import PartWriter, read_metadata
 from streamer.writing.storage.base import UNPUBLISHED, Storage, write_fault

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from streamer.batches import Result
 from streamer.config import RunConfig
-from streamer.records import Counts, Origin, Position, Rejection, Result, TokenizedRecord
+from streamer.manifest import Counts
+from streamer.records import Origin, Position, Rejection, TokenizedRecord
 from streamer.writing.commit import POSITIONS, Checkpoint, WrittenTable, commit
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.parts import PartWriter

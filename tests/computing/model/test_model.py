@@ -11,13 +11,13 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from streamer import embedded
+from streamer.batches import PackedTokens
 from streamer.computing.load import load_worker
 from streamer.computing.model.native import NativeForward
 from streamer.config import RunConfig
 from streamer.device.traits import TRAITS
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing
-from streamer.records import PackedTokens
 from support.models import D_MODEL, D_SAE, SAES, load_model, make_model, make_sae, make_saes
 from support.runs import run_with
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from streamer.batches import PackedTokens
 from streamer.computing.model.architecture import Architecture, cannot_load, read_architecture
 from streamer.computing.model.bridge import BridgeForward, load_bridge
 from streamer.computing.model.find import first_line
@@ -24,7 +25,6 @@ from streamer.config import RunConfig, Sharing
 from streamer.device.transfers import to_device
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing, Passage
-from streamer.records import PackedTokens
 
 ROW_LENGTH = 128
 """Most positions of a packed row: see `bench/results/row_length.json`."""
