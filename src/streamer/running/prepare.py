@@ -113,27 +113,14 @@ def prepare(
         run that would be resumed was begun with other settings, inputs or tables.
     :raises RunFault: the run's last part is damaged.
     """
-    if shard:
-        _check_shard(config)
-    out = config.out or default_path()
-    if fresh:
-        out = unused(out)
     names, part = (Names(shard.name), shard.range) if shard else (WHOLE, InputRange())
+    out = _output(config, names, fresh=fresh)
     own = out / names.folder
-    if not is_run(own):
-        check_free(own)
-    model_path(config)
-    sae_locations(config)
-    if config.follow:
-        check_paths(config.paths)
+    _check_paths(config)
     sources = [] if config.follow else expand(config.paths)
     inputs = [identity(source) for source in sources]
     log, stopped = EventLog(), threading.Event()
-    counters = Counters(
-        # of a range, only whoever cut it knows how many records it has
-        bytes_total=None if config.follow or shard else _bytes_of(sources),
-        limit=None if config.limit is None else max(0, config.limit - part.first_row),
-    )
+    counters = _counters(config, sources, part)
 
     def retries() -> RetryPolicy:
         return RetryPolicy(stopped, log.write, WaitingNotice(counters, progress.print))
@@ -146,8 +133,7 @@ def prepare(
             manifest_of(own)  # raises if it is not one of ours
             directory = RunDirectory(storage, log, lambda: manifest_of(own), names)
             on_error.callback(directory.leave)
-            earlier = directory.earlier
-            assert earlier is not None
+            assert (earlier := directory.earlier) is not None
             refuse_changes(own, earlier, config, inputs)
             refuse_another_range(own, earlier, part)
             checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)
@@ -170,6 +156,33 @@ def prepare(
     )  # fmt: skip
 
 
+def _output(config: RunConfig, names: Names, *, fresh: bool) -> Path:
+    """The run directory, in which these names may be written.
+
+    :raises UsageError: it is taken, or one of several processes cannot do a part of this run.
+    """
+    if names.shard:
+        _check_shard(config)
+    out = config.out or default_path()
+    if fresh:
+        out = unused(out)
+    own = out / names.folder
+    if not is_run(own):
+        check_free(own)
+    return out
+
+
+def _check_paths(config: RunConfig) -> None:
+    """Return if the model, the SAEs and what is followed are where they should be.
+
+    :raises UsageError: they are not.
+    """
+    model_path(config)
+    sae_locations(config)
+    if config.follow:
+        check_paths(config.paths)
+
+
 def _check_shard(config: RunConfig) -> None:
     """Return if one of several processes can do a part of this run.
 
@@ -181,6 +194,16 @@ def _check_shard(config: RunConfig) -> None:
         raise UsageError("what is followed has no end, so it cannot be cut into shards")
     if config.kind == "auto":
         raise UsageError("shards must agree on the kind of the records: give it as kind")
+
+
+def _counters(config: RunConfig, sources: Sequence[Source], part: InputRange) -> Counters:
+    """Those of a run that reads `part` of `sources`."""
+    is_whole = part == InputRange() and not config.follow
+    return Counters(
+        # of a range, only whoever cut it knows how many records it has
+        bytes_total=_bytes_of(sources) if is_whole else None,
+        limit=None if config.limit is None else max(0, config.limit - part.first_row),
+    )
 
 
 def _bytes_of(sources: Sequence[Source]) -> int | None:
