@@ -133,7 +133,8 @@ def prepare(
             manifest_of(own)  # raises if it is not one of ours
             directory = RunDirectory(storage, log, lambda: manifest_of(own), names)
             on_error.callback(directory.leave)
-            assert (earlier := directory.earlier) is not None
+            earlier = directory.earlier
+            assert earlier is not None
             refuse_changes(own, earlier, config, inputs)
             refuse_another_range(own, earlier, part)
             checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)
