@@ -63,6 +63,11 @@ class PackedTokens:
     """Positions that are not padding."""
 
     @property
+    def arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
+        """What the device needs of it: tokens, depths, ends, read_at."""
+        return self.tokens, self.depths, self.ends, self.read_at
+
+    @property
     def size(self) -> int:
         """Positions, padding included."""
         return int(self.tokens.size)

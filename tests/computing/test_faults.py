@@ -52,7 +52,7 @@ def model(worker, monkeypatch) -> Callable[..., list[int]]:
         passes: list[int] = []
         residuals = worker.model.residuals
 
-        def run(rows: PackedTokens) -> Any:
+        def run(rows: PackedTokens, on_device: Any = None) -> Any:
             passes.append(rows.size)
             error = fails(rows, len(passes))
             if error is not None:
@@ -215,7 +215,8 @@ def test_when_no_record_of_all_can_be_measured_the_run_breaks_off(tmp_path, work
 def test_a_model_of_which_nothing_is_finite_breaks_the_run_off(tmp_path, worker, monkeypatch):
     for name in ("residuals", "residuals_apart"):
         whole = getattr(worker.model, name)
-        monkeypatch.setattr(worker.model, name, lambda rows, whole=whole: whole(rows) * torch.nan)
+        spoilt = lambda rows, *_, whole=whole: whole(rows) * torch.nan  # noqa: E731
+        monkeypatch.setattr(worker.model, name, spoilt)
     with pytest.raises(RunFault, match="residual is not finite"):
         run_with(worker, **inputs(tmp_path, 16))
     assert rejected(tmp_path / "RUN") == []

@@ -63,7 +63,7 @@ def only_fits(worker, monkeypatch) -> Callable[..., list[int]]:
         tried: list[int] = []
         residuals = worker.model.residuals
 
-        def run(rows: PackedTokens) -> Any:
+        def run(rows: PackedTokens, on_device: Any = None) -> Any:
             tried.append(rows.size)
             if rows.size > positions:
                 raise error

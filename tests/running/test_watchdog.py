@@ -168,7 +168,7 @@ def test_a_batch_that_is_split_shows_progress_with_every_part(embedded_worker, m
     worker, beats = embedded_worker("contrast"), []
     residuals = worker.model.residuals
 
-    def run(rows):
+    def run(rows, on_device=None):
         if rows.size > 10:
             raise MemoryError
         return residuals(rows)

@@ -153,7 +153,7 @@ def test_splits_and_runs_again_are_logged_with_their_reason(tmp_path, embedded_w
     worker, spoilt = embedded_worker("contrast"), []
     residuals = worker.model.residuals
 
-    def run(rows):
+    def run(rows, on_device=None):
         if rows.size > 400:
             raise torch.OutOfMemoryError("CUDA out of memory")
         found = residuals(rows)

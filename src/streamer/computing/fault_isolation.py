@@ -119,8 +119,7 @@ class FaultIsolation:
                 self._in_flight.append(launched)
         while before:
             one = before.pop()
-            step = worker.collect if one.is_measured else worker.measure
-            found = _outcome(partial(step, one))
+            found = _outcome(partial(worker.advance, one))
             if isinstance(found, Failure):
                 failed.append((one.batch, found))
             elif found is None:

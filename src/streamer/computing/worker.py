@@ -5,16 +5,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from streamer.batches import Batch, Result, Window, Work
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
-from streamer.computing.sae.noise import NoisePool
+from streamer.computing.sae.noise import NoisePool, indices_of
 from streamer.device.traits import traits_of
-from streamer.device.transfers import ToHost
+from streamer.device.transfers import ToHost, to_device
 from streamer.planning.packing import Packing
 from streamer.records import Origin, Rejection, TokenizedRecord
 from streamer.tables import Column, RunTables
@@ -26,30 +26,34 @@ NOT_FINITE = "the model's residual is not finite, in float32 either"
 
 @dataclass(slots=True)
 class InFlight:
-    """A batch that is on its way through the device: launched, then measured, then collected.
+    """A batch that is on its way through the device: launched, decomposed, measured, collected.
 
     Each step leaves here what the next one needs, and lets go of the tensors that none needs.
     """
 
     batch: Batch
     encoded: Encoded | None = None
-    """From launch to measure."""
+    """From launch to decompose."""
     counts_and_finite: ToHost | None = None
-    """[layer + 2, passage], from launch to measure: see `Encoded.counts_and_finite`."""
+    """[layer + 2, passage], from launch to decompose: see `Encoded.counts_and_finite`."""
+    activations: Activations | None = None
+    """From decompose to measure."""
     finite: Sequence[int] = field(default_factory=tuple)
-    """[passage], from measure on: whether its residual is finite."""
+    """[passage], from decompose on: whether its residual is finite."""
     reruns: int = 0
     """Passages that were run again by themselves in float32."""
     taken: dict[str, list[ToHost]] = field(default_factory=dict)
     """What each table takes of it, from measure on."""
-    is_measured: bool = False
+    steps: int = 1
+    """How many it has taken."""
 
 
 class Worker:
     """Owns a device: the model, the SAEs and the noise pool on it. Used from one thread.
 
-    A batch takes three steps: `launch`, `measure`, `collect`. None knows what to do about a batch
-    that the model fails on, or that does not fit the memory: `FaultIsolation` does.
+    A batch takes four steps: `launch`, `decompose`, `measure`, `collect`. No step waits for what
+    was begun in it, so that a device with other batches is never without work. None knows what to
+    do about a batch that fails, or that does not fit the memory: `FaultIsolation` does.
     """
 
     def __init__(
@@ -94,18 +98,29 @@ class Worker:
         """
         if batch.rows is None:
             return InFlight(batch)
+        noise = indices_of(batch.records, len(self.passages))
         with torch.inference_mode():
-            return self._encode(batch, self.model.residuals(batch.rows))
+            *rows, noise_index = to_device((*batch.rows.arrays, noise), self.model.device)
+            return self._encode(batch, self.model.residuals(batch.rows, rows), noise_index)
 
-    def measure(self, in_flight: InFlight) -> None:
-        """Wait until it is encoded, and let the device compute what the tables take of it.
+    def advance(self, in_flight: InFlight) -> Result | None:
+        """Take its next step; what came of it, if that was the last."""
+        in_flight.steps += 1
+        if in_flight.steps > 3:
+            return self.collect(in_flight)
+        step = self.decompose if in_flight.steps == 2 else self.measure
+        step(in_flight)
+        return None
 
-        The shapes depend on how many features are active. Passages whose residual is not finite
+    def decompose(self, in_flight: InFlight) -> None:
+        """Wait until it is encoded, and let the device make the matrices that the shapes of its
+        passages come from, and the host's threads decompose them.
+
+        Their sizes depend on how many features are active. Passages whose residual is not finite
         are run again before, by themselves and in float32, and waited for.
         """
         encoded, counts_and_finite = in_flight.encoded, in_flight.counts_and_finite
         in_flight.encoded = in_flight.counts_and_finite = None
-        in_flight.is_measured = True
         if encoded is None or counts_and_finite is None:
             return
         with torch.inference_mode():
@@ -114,13 +129,21 @@ class Worker:
             if lost:
                 self._rerun(in_flight.batch, lost, encoded)
                 *counts, finite = encoded.counts_and_finite().tolist()
-            activations = self._activations(encoded, counts)
+            in_flight.activations = self._activations(encoded, counts)
             del encoded  # the dense features: by far the most that a batch holds
+            in_flight.activations.begin()
+        in_flight.finite, in_flight.reruns = finite, len(lost)
+
+    def measure(self, in_flight: InFlight) -> None:
+        """Wait for the host's threads, and let the device compute what the tables take of it."""
+        activations, in_flight.activations = in_flight.activations, None
+        if activations is None:
+            return
+        with torch.inference_mode():
             in_flight.taken = {
                 table: [ToHost(tensor) for tensor in tensors]
                 for table, tensors in self.tables.take(activations).items()
             }
-        in_flight.finite, in_flight.reruns = finite, len(lost)
 
     def collect(self, in_flight: InFlight) -> Result:
         """Wait for what the tables take of it; their rows. Records whose residual is not finite in
@@ -144,20 +167,20 @@ class Worker:
         return Result(batch.window, kept, made, rejections, work)
 
     def process(self, batch: Batch) -> Result:
-        """All three steps, one after the other; waits for the device."""
-        in_flight = self.launch(batch)
-        self.measure(in_flight)
-        return self.collect(in_flight)
+        """All steps, one after the other; waits for the device."""
+        return self._to_the_end(self.launch(batch))
 
     def alone(self, record: TokenizedRecord) -> Result:
         """The numbers of `record`, each passage run by itself: what batches must agree with. Waits
         for the device."""
         one_by_one = Packing("none", 1)
+        noise = indices_of([record], len(self.passages))
         with torch.inference_mode():
             found = [self.model.residuals(one_by_one.pack_passages([ids])) for ids in record.tokens]
-            in_flight = self._encode(self.batch(Window(0, 1), [record]), torch.cat(found, dim=1))
-        self.measure(in_flight)
-        return self.collect(in_flight)
+            batch = self.batch(Window(0, 1), [record])
+            (noise_index,) = to_device([noise], self.model.device)
+            in_flight = self._encode(batch, torch.cat(found, dim=1), noise_index)
+        return self._to_the_end(in_flight)
 
     def no_result(
         self, window: Window, rejections: tuple[Rejection, ...], work: Work | None = None
@@ -173,21 +196,27 @@ class Worker:
             ids[0] = self.bos_id
         return TokenizedRecord(Origin(0, "", 0, 0, 0), b"", "", (), (ids,) * len(self.passages))
 
-    def _encode(self, batch: Batch, residual: Float[Tensor, "layer passage d_model"]) -> InFlight:
-        encoded = encode(self.saes, residual, self._noise_of(batch.records))
+    def _to_the_end(self, in_flight: InFlight) -> Result:
+        while (result := self.advance(in_flight)) is None:
+            pass
+        return result
+
+    def _encode(
+        self,
+        batch: Batch,
+        residual: Float[Tensor, "layer passage d_model"],
+        noise: Int[Tensor, " passage"],
+    ) -> InFlight:
+        encoded = encode(self.saes, residual, self._noise.vectors(noise))
         return InFlight(batch, encoded, ToHost(encoded.counts_and_finite()))
 
     def _rerun(self, batch: Batch, lost: Sequence[int], encoded: Encoded) -> None:
         """Run the passages at the indices `lost` again, into `encoded`."""
         passages = [ids for record in batch.records for ids in record.tokens]
         residual = self.model.residuals_apart([passages[index] for index in lost])
-        noise = self._noise_of(batch.records)[lost]
-        encoded.replace(lost, encode(self.saes, residual, noise))
-
-    def _noise_of(self, records: Sequence[TokenizedRecord]) -> Float[Tensor, "passage d_model"]:
-        """A record's noise, for each of its passages."""
-        vectors = self._noise.vectors([record.key for record in records])
-        return vectors.repeat_interleave(len(self.passages), dim=0)
+        noise = indices_of(batch.records, len(self.passages))[lost]
+        (noise_index,) = to_device([noise], self.model.device)
+        encoded.replace(lost, encode(self.saes, residual, self._noise.vectors(noise_index)))
 
     def _activations(self, encoded: Encoded, counts: Sequence[Sequence[int]]) -> Activations:
         """What the metrics are computed from; nothing that is d_sae wide is left in it."""

@@ -140,7 +140,8 @@ class SparseFeatures:
     def _rows(self) -> Int[Tensor, " any_active"]:
         """The passages of all groups, one group behind the other."""
         members = [members for members, _ in self._alike] or [np.empty(0, np.int64)]
-        return to_device(np.concatenate(members), self.offsets.device)
+        (rows,) = to_device([np.concatenate(members)], self.offsets.device)
+        return rows
 
 
 def like_counts(

@@ -245,7 +245,7 @@ def test_a_passage_that_overflows_in_a_batch_is_run_again_by_itself(tmp_path, ll
     plain, _ = run_with(worker, out=tmp_path / "PLAIN", limit=3)
     residuals = worker.model.residuals
 
-    def overflowing(rows):
+    def overflowing(rows, on_device=None):
         x = residuals(rows).clone()
         if x.shape[1] == 9:
             x[:, 4, 0] = float("inf")  # a passage of the second record

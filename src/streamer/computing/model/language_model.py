@@ -22,12 +22,16 @@ from streamer.computing.model.precision import (
     with_short_weights,
 )
 from streamer.config import RunConfig, Sharing
+from streamer.device.traits import traits_of
 from streamer.device.transfers import to_device
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing, Passage
 
 ROW_LENGTH = 128
 """Most positions of a packed row: see `bench/results/row_length.json`."""
+MASKED = 1024
+"""Most positions of a row that is given a mask though it needs none: of a longer one, the mask has
+the square of that, and costs more than it saves."""
 APART = 32
 """Passages run at once when they are run apart."""
 AGREEMENT = {
@@ -67,13 +71,13 @@ class LanguageModel:
         self._run = forward
         self._fast = forward.module
         self._vocabulary = _embedded_tokens(forward.module)
+        self.sharing: Sharing = "prefix"
+        """The most that it takes: "trie" where packed rows agree with passages alone."""
         one = Packing("none", 1).pack_passages([(0,)])
         self.width = self.residuals(one).shape[-1]
         """Of what the hooks read."""
         self.notes: list[str] = []
         """What the user should know about how it runs."""
-        self.sharing: Sharing = "prefix"
-        """The most that it takes: "trie" where packed rows agree with passages alone."""
         if isinstance(forward, NativeForward) and self._takes_tries(forward):
             self.sharing = "trie"
         # only now: the check above is exact in float32, and in a shorter format is not
@@ -107,8 +111,11 @@ class LanguageModel:
         said = getattr(config.get_text_config(), name, None) or 0
         return max(said) if isinstance(said, list | tuple) else int(said)
 
-    def residuals(self, rows: PackedTokens) -> Float[Tensor, "layer passage width"]:
-        """The hooked activation of every layer at each passage's last token.
+    def residuals(
+        self, rows: PackedTokens, on_device: Sequence[Tensor] | None = None
+    ) -> Float[Tensor, "layer passage width"]:
+        """The hooked activation of every layer at each passage's last token. `on_device` are the
+        arrays of `rows`, if they are there already. Does not wait for the device.
 
         Runs no layer behind the last hook, and no unembedding.
         """
@@ -118,7 +125,7 @@ class LanguageModel:
         elif self.dtype == torch.float64:
             cast = KeepDouble()
         with torch.inference_mode(), cast:
-            return self._read(self._fast, rows)
+            return self._read(self._fast, rows, on_device)
 
     def residuals_apart(self, passages: Sequence[Passage]) -> Float[Tensor, "layer passage width"]:
         """The same of each passage in a row of its own, and in float32 where batches are shorter.
@@ -140,7 +147,12 @@ class LanguageModel:
         with torch.inference_mode(), raised:
             return self._read(module, rows)
 
-    def _read(self, module: torch.nn.Module, rows: PackedTokens) -> Tensor:
+    def _read(
+        self,
+        module: torch.nn.Module,
+        rows: PackedTokens,
+        on_device: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """:raises IndexError: a token is unknown to the model. Said here, on the host: on CUDA the
         look-up would end the whole process' use of the device."""
         largest = int(rows.tokens.max())
@@ -148,9 +160,15 @@ class LanguageModel:
             raise IndexError(
                 f"token {largest} is not among the {self._vocabulary} that the model embeds"
             )
-        arrays = (rows.tokens, rows.depths, rows.ends, rows.read_at)
-        tokens, depths, ends, read_at = (to_device(array, self.device) for array in arrays)
-        return self._run(module, tokens, depths, ends if rows.branches else None, read_at)
+        tokens, depths, ends, read_at = on_device or to_device(rows.arrays, self.device)
+        masked = rows.branches or self._is_masked(rows)
+        return self._run(module, tokens, depths, ends if masked else None, read_at)
+
+    def _is_masked(self, rows: PackedTokens) -> bool:
+        """Whether rows that are single chains are given a mask all the same. Without one, Hugging
+        Face asks an accelerator whether its positions are those of one chain, and waits for it."""
+        takes_masks = self.sharing == "trie" and not traits_of(self.device).is_host
+        return takes_masks and rows.tokens.shape[1] <= MASKED
 
     def _takes_tries(self, forward: NativeForward) -> bool:
         """Whether packed rows agree with every passage alone, on random ids."""

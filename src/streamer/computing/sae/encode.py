@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from streamer.computing.sae.layer_sae import LayerSae
+from streamer.device.transfers import to_device
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +34,7 @@ class Encoded:
 
     def replace(self, passages: Sequence[int], other: "Encoded") -> None:
         """Put what `other` has into these passages."""
-        index = torch.tensor(passages, device=self.finite.device)
+        (index,) = to_device([np.array(passages, dtype=np.int64)], self.finite.device)
         self.residual[:, index] = other.residual
         self.finite[index] = other.finite
         self.noisy[index] = other.noisy

@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from streamer.records import TokenizedRecord
 
 POOL_VECTORS = 1024
 
@@ -23,7 +27,12 @@ class NoisePool:
         pool = torch.randn(POOL_VECTORS, d_model, generator=generator) * std
         self._pool: Float[Tensor, "vector d_model"] = pool.to(device, dtype)
 
-    def vectors(self, keys: Sequence[int]) -> Float[Tensor, "record d_model"]:
-        """The noise of the records with these keys."""
-        index = torch.tensor([key % POOL_VECTORS for key in keys], dtype=torch.int64)
-        return self._pool[index.to(self._pool.device)]
+    def vectors(self, index: Int[Tensor, " passage"]) -> Float[Tensor, "passage d_model"]:
+        """The vectors at `index`, which is on the device: see `indices_of`."""
+        return self._pool[index]
+
+
+def indices_of(records: Sequence[TokenizedRecord], passages: int) -> npt.NDArray[np.int64]:
+    """[passage]: which vector of the pool is that of its record, of so many passages each."""
+    found = np.array([record.key % POOL_VECTORS for record in records], dtype=np.int64)
+    return np.repeat(found, passages)

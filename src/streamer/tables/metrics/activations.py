@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from streamer.tables.metrics.shape import Shape, shape_of
+from streamer.tables.metrics.shape import Shape, ShapesUnderWay
 from streamer.tables.sparse import Group, SparseFeatures
 
 
@@ -61,9 +61,14 @@ class LayerActivations:
         return self.reduce(lambda group: group.values.norm(dim=-1))
 
     @cached_property
+    def shapes_under_way(self) -> ShapesUnderWay:
+        """Begun when it is first asked for."""
+        return ShapesUnderWay(self.features, self.W_dec)
+
+    @cached_property
     def shape(self) -> Shape:
         """Computed once, for every family that asks."""
-        found = shape_of(self.features, self.W_dec)
+        found = self.shapes_under_way.finish()
         return Shape(*map(self.by_record, (found.centroid, found.axis, found.eigenvalues)))
 
     @cached_property
@@ -86,6 +91,11 @@ class Activations:
     layers: tuple[LayerActivations, ...]
     noisy: SparseFeatures
     """Of the first layer's residual with noise added, record by record."""
+
+    def begin(self) -> None:
+        """Let the device and the host's threads begin what takes them longest."""
+        for layer in self.layers:
+            _ = layer.shapes_under_way
 
     @property
     def dtype(self) -> torch.dtype:
