@@ -68,7 +68,8 @@ class OnDevice(Tensor):
         """Some methods want the guard of the real device, in C++: here they are done by parts."""
         if func in GUARDED:
             return GUARDED[func](*args, **(kwargs or {}))
-        return super().__torch_function__(func, types, args, kwargs or {})
+        with torch._C.DisableTorchFunctionSubclass():  # what is on the host stays a plain tensor
+            return func(*args, **(kwargs or {}))
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -47,7 +47,8 @@ class ToHost:
 
     def __init__(self, tensor: Shaped[Tensor, "..."]) -> None:
         self._arrived: torch.cuda.Event | None = None
-        if not traits_of(tensor.device).runs_ahead:
+        traits = traits_of(tensor.device)
+        if traits.is_host or not traits.runs_ahead:
             self._host = tensor.cpu()  # waits for all that the device was given
             return
         stream = _copy_stream(tensor.device)
