@@ -10,12 +10,13 @@ from torch import Tensor
 
 import streamer.computing.worker
 import streamer.tables.metrics.shape
+from streamer.batches import Batch, Result, Window
 from streamer.computing.load import load_worker
 from streamer.computing.sae.noise import NoisePool
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
 from streamer.device import traits
-from streamer.records import Batch, Origin, Result, TokenizedRecord, Window
+from streamer.records import Origin, TokenizedRecord
 from streamer.tables.metrics import Activations
 from support.pretended import Pretended
 

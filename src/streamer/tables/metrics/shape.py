@@ -19,6 +19,7 @@ from streamer.device.transfers import ToHost, numbers_to_device, to_device
 from streamer.tables.metrics.spectrum import spectrum
 from streamer.tables.sparse import NAN, SparseFeatures, like_counts
 
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The cloud that the active decoder directions of a passage form, weighted by activation."""
