@@ -38,12 +38,12 @@ from bench.runs import (
     write_sample,
 )
 from bench.timing import seconds
-from streamer.batches import Batch, Result
-from streamer.computing.worker import Worker
+from streamer.batches import Batch
+from streamer.computing.worker import InFlight, Worker
 from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
 from streamer.planning.budget import Budget
-from streamer.running.run import gc_frozen
+from streamer.running.load import gc_frozen
 
 CALLS = 60
 """Products in a row whose rate is taken: a second on two cores."""
@@ -116,15 +116,15 @@ def _beside_the_roofline(
 
 
 def _run(worker: Worker, config: RunConfig) -> tuple[float, list[Batch]]:
-    """The rate of a whole run, and the batches that the worker was fed."""
+    """The rate of a whole run, and the batches that the worker was given."""
     batches: list[Batch] = []
-    feed = worker.feed
+    launch = worker.launch
 
-    def keep(batch: Batch) -> list[Result]:
+    def keep(batch: Batch) -> InFlight:
         batches.append(batch)
-        return feed(batch)
+        return launch(batch)
 
-    with mock.patch.object(worker, "feed", keep):
+    with mock.patch.object(worker, "launch", keep):
         return whole_run(worker, config).per_second, batches
 
 

@@ -89,7 +89,7 @@ def test_the_smallest_of_the_fast_ones_is_recommended():
 def test_a_size_that_did_not_fit_the_memory_is_not_recommended(loaded, monkeypatch, capsys):
     residuals = loaded.model.residuals
 
-    def small_memory(rows):
+    def small_memory(rows, *on_device):
         if rows.size > 80:
             raise torch.OutOfMemoryError("out of memory")
         return residuals(rows)
@@ -121,9 +121,9 @@ def test_verify_tests_the_batches_that_a_run_would_run(loaded, tmp_path, monkeyp
         ran: list[tuple[int, ...]] = []
         residuals = loaded.model.residuals
 
-        def seen(rows):
+        def seen(rows, *on_device):
             ran.append(rows.tokens.shape)
-            return residuals(rows)
+            return residuals(rows, *on_device)
 
         with monkeypatch.context() as patch:
             patch.setattr(loaded.model, "residuals", seen)

@@ -62,7 +62,7 @@ def test_the_thread_that_loads_is_gone_while_another_computes(tmp_path, monkeypa
         lives.append(loaded_in[0].is_alive())
         return feed(computing, batch)
 
-    monkeypatch.setattr("streamer.running.run.load_worker", load)
+    monkeypatch.setattr("streamer.running.load.load_worker", load)
     monkeypatch.setattr(FaultIsolation, "feed", look)
     streamer.run(RunConfig(limit=3, out=tmp_path / "RUN", progress="none"))
     assert lives

@@ -33,11 +33,8 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def deterministic_worker() -> Iterator[Worker]:
-    """Loading it tells all of PyTorch to be deterministic."""
-    yield load_worker(RunConfig(deterministic=True), "contrast")
-    assert torch.are_deterministic_algorithms_enabled()
-    torch.use_deterministic_algorithms(False)
+def deterministic_worker() -> Worker:
+    return load_worker(RunConfig(deterministic=True), "contrast")
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import pytest
 import streamer
 from streamer import RunConfig, UsageError
 from streamer.embedded import MODEL, RECORDS, SAES
+from streamer.manifest import Manifest
 from streamer.results.run import Run
 from streamer.running import prepare as preparation
 from streamer.running.prepare import prepare
@@ -308,18 +309,17 @@ def test_of_two_new_runs_in_one_place_the_later_is_refused(tmp_path, monkeypatch
 
 
 def test_the_manifest_is_read_when_nobody_else_can_write_it(folder, monkeypatch):
-    read, path = preparation.open_run, folder / "RUN" / "manifest.json"
+    read, path = preparation.manifest_of, folder / "RUN" / "manifest.json"
 
-    def read_later(out: Path) -> Run:
-        if (folder / "RUN" / ".lock").exists():
-            return read(out)
-        run = read(out)
-        path.write_text(json.dumps(run.manifest | {"status": "finished"}))  # the other one ends
-        return run
+    def read_later(out: Path) -> Manifest:
+        manifest = read(out)
+        if not (folder / "RUN" / ".lock").exists():  # the other one ends
+            path.write_text(json.dumps(manifest.entries() | {"status": "finished"}))
+        return manifest
 
     path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "running"}))
     (folder / "RUN" / ".lock").unlink()
-    monkeypatch.setattr(preparation, "open_run", read_later)
+    monkeypatch.setattr(preparation, "manifest_of", read_later)
     prepared = again(folder)
     assert prepared.is_finished
     prepared.directory.leave()
@@ -363,18 +363,25 @@ def test_a_pipe_that_is_fed_again_is_read_up_to_where_the_run_was(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "manifest",
-    ["", "[1]", "{}", '{"status": "finished", "config": {}}', '{"name": "a web app"}'],
+    ("manifest", "message"),
+    [
+        ("", "RUN/manifest.json cannot be read: "),
+        ("[1]", "RUN/manifest.json cannot be read: it is not the manifest of a run"),
+        ("{}", "RUN/manifest.json cannot be read: it is not the manifest of a run"),
+        ('{"name": "a web app"}', "RUN/manifest.json cannot be read: it is not the manifest"),
+        ('{"status": "finished", "config": {}}', "RUN cannot go on"),
+    ],
 )
-def test_what_is_no_run_of_this_version_is_told_and_left_alone(manifest, tmp_path):
+def test_what_is_no_run_of_this_version_is_told_and_left_alone(manifest, message, tmp_path):
     (tmp_path / "RUN").mkdir()
     (tmp_path / "RUN" / "manifest.json").write_text(manifest)
     for command in (["run", "--out", "RUN"], ["resume", "RUN"]):
         done = run(*command, folder=tmp_path)
         assert done.returncode == 2
-        assert "RUN/manifest.json is" in done.stderr
+        assert message in done.stderr
         assert "Traceback" not in done.stderr
-    assert [path.name for path in (tmp_path / "RUN").iterdir()] == ["manifest.json"]
+    assert (tmp_path / "RUN" / "manifest.json").read_text() == manifest
+    assert not list(tmp_path.glob("RUN/*/"))
 
 
 def test_a_run_whose_directory_or_settings_are_gone_is_told(folder):
@@ -382,7 +389,7 @@ def test_a_run_whose_directory_or_settings_are_gone_is_told(folder):
     said = json.loads(manifest.read_text())
     for change, told in (
         ({"working_directory": str(folder / "gone")}, "Bring that directory back"),
-        ({"config": said["config"] | {"colour": "red"}}, "there is no such key"),
+        ({"config": said["config"] | {"colour": "red"}}, "which this version does not know"),
     ):
         manifest.write_text(json.dumps(said | change))
         done = run("resume", "RUN", folder=folder)

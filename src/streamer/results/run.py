@@ -65,7 +65,9 @@ def manifest_of(path: Path) -> Manifest:
     except OSError as error:
         raise UsageError(f"no run in {path}: {error}") from None
     except ValueError as error:
-        raise UsageError(f"{path / 'manifest.json'} cannot be read: {error}") from None
+        raise UsageError(
+            f"{path / 'manifest.json'} cannot be read: {error}. Choose another path."
+        ) from None
 
 
 def read_manifest(path: Path) -> Manifest:
