@@ -74,7 +74,8 @@ def _turn(setup: Setup, worker: Worker, path: Path, out: Path) -> dict[str, floa
     loading = loaded(worker, config)
     first = next(loading)  # finding out how to tokenize is no record's cost
     chunks = [first, *timed("load", lambda: list(loading))]
-    taken["load"] /= 1 - len(first.records) / sum(len(chunk.records) for chunk in chunks)
+    records = sum(len(chunk.records) for chunk in chunks)
+    taken["load"] *= records / max(1, records - len(first.records))
     batches = timed("plan", lambda: batches_of(chunks, config, Budget(TOKENS), worker.packing))
     random = np.random.default_rng(0)
     numbers = [random.random((len(batch.records), len(worker.columns))) for batch in batches]

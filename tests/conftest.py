@@ -8,7 +8,10 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+TESTS = Path(__file__).resolve().parent
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in as many processes as there are cores
+# so that the processes of tests find `bench` and `support`, wherever they run
+os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS)])
 
 
 from streamer.computing.worker import Worker
@@ -18,7 +21,7 @@ hypothesis.settings.register_profile(  # a busy machine is no failure
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+SHARED = TESTS.parents[1] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")

@@ -69,3 +69,25 @@ def test_a_range_within_a_source_has_both_ends(load):
     whole = load()
     begin, end = Position.behind(whole[2]), Position.behind(whole[6])
     assert load(begin=[begin], first_row=3, end=end) == whole[3:7]
+
+
+def test_a_range_whose_source_was_lost_reads_nothing_of_the_next(tmp_path, embedded_worker):
+    (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINES)[:-30])
+    (tmp_path / "b.jsonl").write_bytes(LINES)
+    how = Tokenizing(embedded_worker("text").model.tokenizer, None, 1024, "reject")
+    sources = expand([str(tmp_path)])
+    end = Position(sources[0].name, 1000, 10**6)
+
+    def load(**where) -> list[Origin]:
+        loader = Loader(
+            sources, RunConfig(kind="text"), lambda _: None, RetryPolicy(), end=end, **where
+        )
+        found: list[Origin] = []
+        while (chunk := loader.next_chunk(how)) is not None:
+            found += [record.origin for record in chunk.records]
+        return found
+
+    whole = load()
+    assert whole[-1].ended
+    assert {origin.source for origin in whole} == {sources[0].name}
+    assert load(begin=[Position.behind(whole[-1])], first_row=len(whole)) == []

@@ -9,18 +9,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pyarrow as pa
 
 from streamer.batches import Batch, Result, Window, Work
 from streamer.computing.worker import NOT_FINITE, InFlight, Worker, reject
+from streamer.concurrency.events import Log, ignore
 from streamer.device.errors import is_device_error, is_out_of_memory, release
 from streamer.device.traits import traits_of
 from streamer.errors import RunFault, StreamerError, one_line
 from streamer.records import TokenizedRecord
 
-Log = Callable[[str, dict[str, Any]], None]
 T = TypeVar("T")
 HOPELESS = 32
 """So many records, and a whole window, may fail before one is measured: then it is unlikely to be
@@ -33,10 +33,6 @@ class Failure:
 
     text: str
     out_of_memory: bool = False
-
-
-def ignore(*_: object) -> None:
-    """Do nothing about it."""
 
 
 class FaultIsolation:
@@ -104,6 +100,9 @@ class FaultIsolation:
         """Take every batch a step further, the newest first, so that the device has work while the
         oldest is waited for. `batch` is the newest; its first step is to be launched."""
         done, failed = self._advance(batch)
+        while failed and self._in_flight:  # what others hold must not make a record fail alone
+            more, too = self._advance(None)
+            done, failed = done + more, failed + too
         # only now, when nothing is held any more of those that failed
         done += [self._rescue(*one) for one in failed]
         return self._passed_on(done)

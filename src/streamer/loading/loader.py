@@ -99,6 +99,8 @@ class Loader:
             if begin and (begin.source != source.name or begin.ended):  # nothing left to read
                 self._on_read(source.size or 0)
                 begin = None if begin.source == source.name else begin
+                if self._end and self._end.source == source.name:
+                    return
                 continue
             position = begin if begin and begin.position else None  # at 0, a [ is still to be seen
             begin = None

@@ -122,10 +122,11 @@ def refuse_another_model(
         if before[key] != now and (key != "revision" or before[key] is not None)
         # the first versions did not always record it
     ]
-    for old, new in zip(earlier.saes, saes, strict=True):
+    by_layer = {old.layer: old for old in earlier.saes}
+    for old, new in ((by_layer[new.layer], new) for new in saes if new.layer in by_layer):
         if old.files != new.files:
             found.append(f"the SAE of layer {new.layer} has other files than it had")
-        if old.revision != new.revision:
+        if old.revision not in (None, new.revision):
             found.append(
                 f"the SAE of layer {new.layer} was revision {old.revision} and is {new.revision}"
             )

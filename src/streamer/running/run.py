@@ -6,7 +6,8 @@ open      `session.py`   the run directory: lock, log, manifest, what a kill lef
 stream    `pipeline.py`  every record through every stage
 close     `session.py`   the last parts, the manifest and the status, or why the run broke off
 
-Each part is handed what it reports to when it is made: the event log, the progress, the observer.
+A command, or `streamer.run`, prepares; this file does the rest. Each part is handed what it reports
+to when it is made: the event log, the progress, the observer.
 """
 
 from contextlib import ExitStack

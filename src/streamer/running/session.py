@@ -175,6 +175,8 @@ class Session:
         if self._state == "finished":
             with anyio.move_on_after(EARLIER_SECONDS):
                 await self._earlier_is_read.wait()
+        if self._prepared.checkpoint.row and not self._earlier_is_read.is_set():
+            self._note("the summary's means and reasons are of this session alone")
 
     def _close(self) -> None:
         assert self._writer is not None
