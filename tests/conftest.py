@@ -11,8 +11,11 @@ import pytest
 TESTS = Path(__file__).resolve().parent
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in as many processes as there are cores
 # so that the processes of tests find `bench` and `support`, wherever they run
-os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS.parent), str(TESTS)])
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [*filter(None, [os.environ.get("PYTHONPATH")]), str(TESTS.parent), str(TESTS)]
+)
 
+# ruff: noqa: E402 (torch looks at the threads when it is imported)
 
 from streamer.computing.worker import Worker
 from support.runs import embedded
