@@ -59,7 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
     for one in found:
         more = one["records"] - first["records"]
         seconds = one["seconds"] - first["seconds"]
-        one["steady_per_second"] = more / seconds if more else None
+        # of tiny inputs the difference can be none
+        one["steady_per_second"] = more / seconds if more and seconds > 0 else None
     references = [one for one in found if one["records"] == REFERENCE]
     reference = (references or found[1:] or found)[0]
     rows = [
