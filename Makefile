@@ -21,8 +21,9 @@ setup: .venv/installed
 demo: setup
 	@$(BIN)/streamer run
 
+# four processes even on two cores: the tests mostly wait, for signals, disks and other processes
 test: setup
-	@$(BIN)/python -m pytest -n auto --maxprocesses 4
+	@$(BIN)/python -m pytest -n 4 --dist worksteal
 
 soak: setup
 	@$(BIN)/python -m pytest soak

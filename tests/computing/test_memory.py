@@ -1,6 +1,5 @@
 """What does not fit the memory is split until it fits, and nothing that fits is lost."""
 
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -20,6 +19,7 @@ from streamer.records import Chunk
 from streamer.results.run import Run
 from support.measured import record
 from support.models import make_model, make_saes
+from support.processes import run_python
 from support.runs import run_with
 
 LIMIT = 24
@@ -229,9 +229,7 @@ print("split", all.work.splits)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
-def test_memory_that_really_runs_out_splits_the_batch():
-    done = subprocess.run(
-        [sys.executable, "-c", REAL], capture_output=True, text=True, timeout=120, check=False
-    )
+def test_memory_that_really_runs_out_splits_the_batch(tmp_path):
+    done = run_python("-c", REAL, folder=tmp_path, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("split")

@@ -11,6 +11,7 @@ from sae_lens import StandardSAE, StandardSAEConfig
 
 from support.memory import group_of
 from support.models import make_model
+from support.processes import run_python
 
 D_MODEL, D_SAE, RECORDS = 16, 2**20, 160
 """The features of all take 1.3 GB, and more while they are made."""
@@ -48,23 +49,26 @@ def wide(tmp_path_factory) -> list[str]:
     return [str(model), str(folder / "sae")]
 
 
-def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """With the records."""
     lines = [json.dumps({"text": f"The river {n} is wide"}) + "\n" for n in range(RECORDS)]
-    (folder / "in.jsonl").write_text("".join(lines), "utf-8")
-    return subprocess.run(
-        command, capture_output=True, text=True, timeout=300, check=False, cwd=folder
-    )
+    (tmp_path / "in.jsonl").write_text("".join(lines), "utf-8")
+    return tmp_path
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
-def test_no_batch_is_tried_that_does_not_fit_the_address_space(tmp_path, wide):
-    done = run(tmp_path, sys.executable, "-c", RUN, *wide, str(2**30))
+def test_no_batch_is_tried_that_does_not_fit_the_address_space(folder, wide):
+    done = run_python("-c", RUN, *wide, str(2**30), folder=folder, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(RECORDS), "0", "0"], "all measured, nothing split"
 
 
-def test_a_run_in_a_control_group_is_not_killed_for_its_first_batches(tmp_path, wide):
+def test_a_run_in_a_control_group_is_not_killed_for_its_first_batches(folder, wide):
     with group_of(1200 * 2**20) as enter:
-        done = run(tmp_path, *enter, sys.executable, "-c", RUN, *wide, "0")
+        command = [*enter, sys.executable, "-c", RUN, *wide, "0"]  # all its memory is the group's
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=False, cwd=folder
+        )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(RECORDS), "0", "0"]

@@ -1,5 +1,6 @@
 """The process that has imported everything, and forks a new one for each that a test starts."""
 
+import gc
 import importlib
 import io
 import json
@@ -7,6 +8,8 @@ import os
 import signal
 import socket
 import sys
+
+from huggingface_hub import constants
 
 IMPORTED = (
     "streamer.running.run",
@@ -24,6 +27,8 @@ def serve() -> None:
     """
     for name in IMPORTED:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each fork would go through all of this, and so copy it, to end
     connection = socket.socket(fileno=os.dup(0))
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # no zombies
     while True:
@@ -62,12 +67,16 @@ def _become(
     streams: list[int], arguments: list[str], folder: str, environment: dict[str, str]
 ) -> None:
     """What the interpreter would be with these arguments. Ends the process."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
     for number, descriptor in enumerate(streams):
         os.dup2(descriptor, number)
         os.close(descriptor)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    # it was read when it was imported
+    constants.HF_HUB_CACHE = environment.get("HF_HUB_CACHE", constants.HF_HUB_CACHE)
+    constants.HF_HUB_OFFLINE = environment.get("HF_HUB_OFFLINE") == "1"
     sys.stdin = open(0, closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = (
         io.TextIOWrapper(

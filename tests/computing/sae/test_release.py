@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +16,7 @@ from streamer.computing.sae.release import loader_of
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from support.models import make_model, make_saes
+from support.processes import run
 
 
 def publish(cache: Path, repository: str, folder: Path, commit: str, *names: str) -> None:
@@ -49,12 +48,7 @@ def measure(hub: Path, *arguments: str) -> str:
     offline = {"HF_HUB_CACHE": str(hub / "cache"), "HF_HUB_OFFLINE": "1"}
     model = ["--model", "me/llama", "--sae", "me/saes/sae_{layer}", "--layers", "1"]
     command = ["run", "in.jsonl", *model, "--progress", "none", *arguments]
-    # not forked from a process that has read another cache's name
-    command = [sys.executable, "-m", "streamer", *command]
-    done = subprocess.run(
-        command, cwd=hub, env=os.environ | offline, capture_output=True, text=True, check=False
-    )
-    return done.stderr
+    return run(*command, folder=hub, env=os.environ | offline).stderr
 
 
 def test_a_hub_model_and_its_saes_are_read_at_the_revision_asked_for(hub):
