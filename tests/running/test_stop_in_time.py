@@ -31,7 +31,7 @@ def hang_here(*arguments, **settings):
     return original(*arguments, **settings)
 
 {owner}.{name} = hang_here
-streamer.running.shutdown.DROP_SECONDS, streamer.running.shutdown.GIVE_UP_SECONDS = 4.0, 12.0
+streamer.running.shutdown.DROP_SECONDS, streamer.running.shutdown.GIVE_UP_SECONDS = 2.0, 8.0
 main(["run", "in.jsonl", "--out", "RUN", "--deterministic",
       "--window", "{window}", "--batch-size", "{window}", "--part-rows", "{rows}"])
 """
@@ -68,7 +68,7 @@ def test_a_run_stops_in_time_whatever_hangs_and_goes_on_later(tmp_path, monkeypa
     time.sleep(1)
     process.send_signal(signal.SIGTERM)
     try:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 143, errors
