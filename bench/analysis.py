@@ -115,7 +115,7 @@ def _measure(
     """The table of a batch, with all that its size depends on."""
     passages = PASSAGES["contrast"]
     counts = [(f > 0).sum(-1).tolist() for f in features]
-    active = [SparseFeatures.of(f, n, torch.float64) for f, n in zip(features, counts, strict=True)]
+    active = SparseFeatures.of_layers(features, counts, torch.float64)
     layers = tuple(
         LayerActivations(
             layer=layer,

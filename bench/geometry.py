@@ -19,7 +19,7 @@ from torch import Tensor
 from bench.report import report
 from bench.timing import median_seconds
 from streamer.tables.metrics.shape import Shape, shape_of
-from streamer.tables.sparse import SparseFeatures
+from streamer.tables.sparse import SparseFeatures, alike
 
 D_SAE = 16_384
 ACTIVE, DEVIATION = 90, 18
@@ -111,7 +111,8 @@ def _batched(clouds: Clouds) -> Shape:
     active = clouds.magnitude > 0
     ends = torch.tensor([0, *clouds.counts], device=active.device).cumsum(0)
     values, index = clouds.magnitude[active], clouds.index[active]
-    return shape_of(SparseFeatures(values, index, ends, clouds.counts, D_SAE), clouds.W_dec)
+    (groups,) = alike([clouds.counts], active.device)
+    return shape_of(SparseFeatures(values, index, ends, groups, D_SAE), clouds.W_dec)
 
 
 def _clouds(d_model: int, passages: int, device: str) -> Clouds:

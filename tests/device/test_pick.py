@@ -48,10 +48,15 @@ def test_a_device_that_is_not_there_is_told(machine):
 
 def test_a_thread_that_owns_a_device_makes_it_its_own_and_gives_it_back(monkeypatch):
     current = [0]
-    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
-    monkeypatch.setattr(
-        torch.cuda, "set_device", lambda to: current.append(getattr(to, "index", to))
-    )
+
+    def exchange(to: int) -> int:
+        before = current[-1]
+        current.append(to)
+        return before
+
+    # what torch.cuda.device calls; the second does not make a context on the device it goes back to
+    monkeypatch.setattr(torch.cuda, "_exchange_device", exchange)
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", exchange)
     with owned_by_this_thread(torch.device("cuda:3")):
         assert current == [0, 3]
     assert current == [0, 3, 0]

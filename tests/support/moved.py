@@ -10,6 +10,7 @@ from torch import Tensor
 
 import streamer.computing.worker
 import streamer.tables.metrics.shape
+import streamer.tables.sparse
 from streamer.batches import Batch, Result, Window
 from streamer.computing.load import load_worker
 from streamer.computing.sae.noise import NoisePool
@@ -85,7 +86,7 @@ def put_back(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif fault == "eigenvalues":  # decomposed where they are
         monkeypatch.setattr(shape, "ToHost", shape.spectrum)
     elif fault == "lists":
-        monkeypatch.setattr(shape, "to_device", _from_lists)
+        monkeypatch.setattr(streamer.tables.sparse, "to_device", _from_lists)
     elif fault == "noise of the host":
         vectors = NoisePool.vectors
         monkeypatch.setattr(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from streamer.tables.metrics import FAMILIES, Activations, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
-from streamer.tables.sparse import SparseFeatures, like_counts
+from streamer.tables.sparse import SparseFeatures, alike
 from streamer.tables.table import Layout
 from support.features import sparse
 
@@ -110,9 +110,10 @@ def test_where_nothing_is_active_there_is_no_group_and_nothing_is_known():
     assert found.strongest(10).values.tolist() == [[0] * 10] * 3
 
 
-def test_groups_are_of_like_counts_and_hold_no_more_than_asked():
-    assert [(rows.tolist(), n) for rows, n in like_counts([90, 3000, 95, 0])] == [
-        ([0, 2], 95),
-        ([1], 3000),
-    ]
-    assert [rows.tolist() for rows, _ in like_counts([90, 90, 90], most=200)] == [[0, 1], [2]]
+def test_groups_are_of_like_counts_and_split_into_pieces_that_hold_no_more_than_asked():
+    (groups,) = alike([[90, 3000, 95, 0]], torch.device("cpu"))
+    assert [(one.passages.tolist(), one.width) for one in groups] == [([0, 2], 95), ([1], 3000)]
+    ((three,),) = alike([[90, 84, 87]], torch.device("cpu"))
+    pieces = [(piece.passages.tolist(), piece.width) for piece in three.split(200)]
+    assert pieces == [([1, 2], 87), ([0], 90)]
+    assert [piece.width for piece in three.split(1)] == [84, 87, 90]

@@ -12,6 +12,10 @@ from streamer.planning.cost import BatchCost
 
 FIXED_TOKENS = 4096
 """Of a deterministic run."""
+FIXED_BYTES = 2**32
+"""Predicted for a batch of a deterministic run, at most: its batches may not depend on how much is
+free. Wide SAEs reach it (of 1M features, with some 200 passages a batch), models of up to 70B
+parameters do not."""
 START_SHARE = 0.02
 """At most, of the free memory in the first batches, by a prediction that nothing has corrected yet:
 it may be wrong by a factor of several and no harm is done."""
@@ -34,7 +38,13 @@ ACTIVE_BYTES = 25
 def budget_for(config: RunConfig, worker: Worker) -> Budget:
     """Found while running, up to what is configured; or just that, of a deterministic run."""
     if config.deterministic:
-        return Budget(config.max_tokens or FIXED_TOKENS, records=config.batch_size)
+        return Budget(
+            config.max_tokens or FIXED_TOKENS,
+            records=config.batch_size,
+            cost=cost_for(worker),
+            start_bytes=FIXED_BYTES,
+            climbs=False,
+        )
     device = worker.model.device
     traits, batches = traits_of(device), BatchMemory(device)
     most = config.max_tokens or traits.most_tokens

@@ -225,9 +225,8 @@ class Worker:
         def by_record(x: Float[Tensor, "passage _"]) -> Float[Tensor, "record _ _"]:
             return x.reshape(-1, len(self.passages), x.shape[-1])
 
-        *at_layers, noisy = (
-            SparseFeatures.of(features, active, dtype)
-            for features, active in zip((*encoded.features, encoded.noisy), counts, strict=True)
+        *at_layers, noisy = SparseFeatures.of_layers(
+            (*encoded.features, encoded.noisy), counts, dtype
         )
         layers = tuple(
             LayerActivations(

@@ -52,9 +52,5 @@ def owned_by_this_thread(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    before = torch.cuda.current_device()
-    torch.cuda.set_device(device)
-    try:
+    with torch.cuda.device(device):  # unlike `set_device`, it makes no context when it leaves
         yield
-    finally:
-        torch.cuda.set_device(before)

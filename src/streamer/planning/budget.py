@@ -56,8 +56,9 @@ class Budget:
 
     Positions start at `start` and double up to `most`, bytes start at `start_bytes`, without which
     they are not limited; whichever a batch fills is doubled while tokens a second rise and memory
-    allows. Then it settles, and tries again now and then. Positions are fixed if `start` is `most`.
-    The planner reads it and the worker's stage tells it, each in its thread.
+    allows. Then it settles, and tries again now and then. Positions are fixed if `start` is `most`,
+    and bytes, too, unless it `climbs`. The planner reads it and the worker's stage tells it, each
+    in its thread.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Budget:
         *,
         cost: BatchCost = BatchCost(),  # noqa: B008  (frozen)
         start_bytes: float = math.inf,
+        climbs: bool = True,
         headroom: Callable[[], Headroom] | None = None,
     ) -> None:
         """`headroom` is asked after each batch what that needed and what is free."""
@@ -93,7 +95,8 @@ class Budget:
         self._raised = (False, False)
         """Whether the last climb raised positions; bytes."""
         self._trials: list[Trial] = []
-        self._climbing = start < self.most or math.isfinite(start_bytes)
+        self._climbs = climbs and (start < self.most or math.isfinite(start_bytes))
+        self._climbing = self._climbs
         self._settled_for = 0
 
     @property
@@ -135,7 +138,7 @@ class Budget:
                 self._stay_below(predicted)
             return
         self._try_above_ceiling()
-        if any(fills) and not work.faults:
+        if self._climbs and any(fills) and not work.faults:
             if self._climbing:
                 self._trials.append(Trial(work.distinct, seconds, fills))
                 if len(self._trials) >= TRIALS:

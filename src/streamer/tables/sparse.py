@@ -8,10 +8,10 @@ import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -19,6 +19,27 @@ from torch import Tensor
 from streamer.device.transfers import to_device
 
 NAN = float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Passages with about as many active features each, the fewest first."""
+
+    passages: Int[Tensor, " member"]
+    """Which they are."""
+    counts: Sequence[int]
+    """How many features each has, on the host."""
+
+    @property
+    def width(self) -> int:
+        """The most that one of them has."""
+        return self.counts[-1]
+
+    def split(self, most: int) -> Iterator[Self]:
+        """The same in pieces of at most so many features in all, but at least one passage."""
+        step = max(1, most // self.width)
+        for at in range(0, len(self.counts), step):
+            yield type(self)(self.passages[at : at + step], self.counts[at : at + step])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,32 +71,46 @@ class SparseFeatures:
     """Which features they are."""
     offsets: Int[Tensor, " passage_and_end"]
     """Where in `values` each passage begins, and the end."""
-    counts: Sequence[int]
-    """How many each passage has: on the host, as shapes depend on it."""
+    alike: Sequence[Alike]
+    """The passages in which any is active, in groups: what is computed of one has its width."""
     d_sae: int
 
     @classmethod
-    def of(
+    def of_layers(
+        cls,
+        features: Sequence[Float[Tensor, "passage _"]],
+        counts: Sequence[Sequence[int]],
+        dtype: torch.dtype,
+    ) -> list[Self]:
+        """Those of each layer's `features` that are > 0, in `dtype`. `counts` [layer][passage] says
+        how many each passage has, so that the device is not waited for."""
+        grouped = alike(counts, features[0].device)
+        return [
+            cls._of(at_layer, sum(active), dtype, groups)
+            for at_layer, active, groups in zip(features, counts, grouped, strict=True)
+        ]
+
+    @classmethod
+    def _of(
         cls,
         features: Float[Tensor, "passage d_sae"],
-        counts: Sequence[int],
+        active: int,
         dtype: torch.dtype,
+        groups: Sequence[Alike],
     ) -> Self:
-        """Those of `features` that are > 0, in `dtype`. `counts` says how many each passage has, so
-        that the device is not waited for."""
         passages, d_sae = features.shape
-        found = torch.nonzero_static((features > 0).reshape(-1), size=sum(counts))[:, 0]
+        found = torch.nonzero_static((features > 0).reshape(-1), size=active)[:, 0]
         values = features.reshape(-1)[found]
         order = values.argsort(stable=True, descending=True)
         order = order[(found[order] // d_sae).argsort(stable=True)]
         found, values = found[order], values[order]
         begins = torch.arange(passages + 1, device=found.device)
         offsets = torch.searchsorted(found // d_sae, begins)
-        return cls(values.to(dtype), found % d_sae, offsets, counts, d_sae)
+        return cls(values.to(dtype), found % d_sae, offsets, groups, d_sae)
 
     def __len__(self) -> int:
         """How many passages."""
-        return len(self.counts)
+        return len(self.offsets) - 1
 
     @property
     def l0(self) -> Int[Tensor, " passage"]:
@@ -85,10 +120,7 @@ class SparseFeatures:
     @cached_property
     def groups(self) -> tuple[Group, ...]:
         """All passages in which any is active, like counts together: padding adds a tenth."""
-        sizes = [len(members) for members, _ in self._alike]
-        rows = torch.split(self._rows, sizes)
-        widths = (width for _, width in self._alike)
-        return tuple(self.padded(*group) for group in zip(rows, widths, strict=True))
+        return tuple(self.padded(one.passages, one.width) for one in self.alike)
 
     def padded(self, passages: Int[Tensor, " member"], width: int) -> Group:
         """The `width` strongest features of each of `passages`, or as many as it has."""
@@ -111,8 +143,8 @@ class SparseFeatures:
     ) -> Float[Tensor, " passage"]:
         """What `compute` makes of each passage, NaN where nothing is active."""
         found = torch.full_like(self.offsets[1:], NAN, dtype=self.values.dtype)
-        if self.groups:
-            found[self._rows] = torch.cat([compute(group) for group in self.groups])
+        for one, group in zip(self.alike, self.groups, strict=True):
+            found[one.passages] = compute(group)
         return found
 
     def dot(self, other: "SparseFeatures") -> Float[Tensor, " passage"]:
@@ -128,37 +160,30 @@ class SparseFeatures:
     @cached_property
     def _keys(self) -> Int[Tensor, " active"]:
         """A number for each active feature that says its passage, too."""
-        places = torch.arange(len(self.values), device=self.offsets.device)
-        passage = torch.searchsorted(self.offsets, places, right=True) - 1
+        at = torch.arange(len(self.values), device=self.offsets.device)
+        passage = torch.searchsorted(self.offsets, at, right=True) - 1
         return passage * self.d_sae + self.indices
 
-    @cached_property
-    def _alike(self) -> list[tuple[npt.NDArray[np.int64], int]]:
-        return list(like_counts(self.counts))
 
-    @cached_property
-    def _rows(self) -> Int[Tensor, " any_active"]:
-        """The passages of all groups, one group behind the other."""
-        members = [members for members, _ in self._alike] or [np.empty(0, np.int64)]
-        (rows,) = to_device([np.concatenate(members)], self.offsets.device)
-        return rows
+def alike(counts: Sequence[Sequence[int]], device: torch.device) -> list[list[Alike]]:
+    """Groups of each layer's passages, `counts` [layer][passage], in which any feature is active:
+    all of them in one copy to `device`.
 
-
-def like_counts(
-    counts: Sequence[int], most: int | None = None
-) -> Iterator[tuple[npt.NDArray[np.int64], int]]:
-    """Groups of passages with their largest count: like counts together, at most so many features
-    in all, but at least one passage. Passages without any are in none.
-
-    Up to 4, or up to 1.1 times the smallest, are alike: `[90, 3000, 95, 0]` gives `[0, 2], 95` and
-    `[1], 3000`. Closer groups would be more, and each costs its own launches.
+    Up to 4 features, or up to 1.1 times the smallest, are alike: `[90, 3000, 95, 0]` gives passages
+    0 and 2, and passage 1. Closer groups would be more, and each costs its own launches.
     """
-    by_count = np.argsort(counts, kind="stable")
-    n = np.asarray(counts)[by_count]
-    begin = int(np.searchsorted(n, 0, "right"))
-    while begin < len(n):
-        end = int(np.searchsorted(n, max(4, 1.1 * n[begin]), "right"))
-        if most is not None:
-            end = min(end, begin + max(1, most // int(n[end - 1])))
-        yield by_count[begin:end], int(n[end - 1])
-        begin = end
+    by_count = [np.argsort(of_layer, kind="stable") for of_layer in counts]
+    on_device = to_device(by_count, device)
+    found = []
+    for of_layer, order, passages in zip(counts, by_count, on_device, strict=True):
+        n = np.asarray(of_layer)[order]
+        found.append([Alike(passages[a:b], n[a:b].tolist()) for a, b in pairwise(_ends(n))])
+    return found
+
+
+def _ends(n: Int[np.ndarray, " passage"]) -> list[int]:
+    """Where the zeros of the ascending `n` end, and each group of like numbers behind them."""
+    ends = [int(np.searchsorted(n, 0, "right"))]
+    while ends[-1] < len(n):
+        ends.append(int(np.searchsorted(n, max(4, 1.1 * n[ends[-1]]), "right")))
+    return ends

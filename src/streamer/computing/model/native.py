@@ -1,6 +1,5 @@
 """The Hugging Face module itself: only the layers that are read, attention as fast as it has it."""
 
-import contextlib
 from typing import Any
 
 import torch
@@ -13,10 +12,6 @@ from streamer.device.loading import straight_onto
 
 PER_LAYER = ("layer_types",)
 """Settings that are a list with an entry a layer."""
-
-
-class Stop(Exception):
-    """The last hook has read what it wants; the model need not run on."""
 
 
 class NativeForward:
@@ -43,28 +38,26 @@ class NativeForward:
         return bool(others) or "local" in (getattr(self._config, "attention_layers", None) or ())
 
     def _hook(self, module: nn.Module, architecture: Architecture) -> None:
-        """Have the layers tell what passes through them; those of a copy of the module do, too."""
+        """Keep what passes through the layers; a copy of the module has the same hooks."""
         prefix = f"{module.base_model_prefix}."
         layers: Any = module.get_submodule(architecture.layers_path.removeprefix(prefix))
-        for place, tap in enumerate(self._taps):
+        for index, tap in enumerate(self._taps):
             if tap.is_input:
                 layers[tap.layer].register_forward_pre_hook(
-                    lambda _, args, kwargs, place=place: self._keep(
-                        place, args[0] if args else kwargs["hidden_states"]
+                    lambda _, args, kwargs, index=index: self._keep(
+                        index, args[0] if args else kwargs["hidden_states"]
                     ),
                     with_kwargs=True,
                 )
             else:
                 layers[tap.layer].register_forward_hook(
-                    lambda _, __, output, place=place: self._keep(
-                        place, output[0] if isinstance(output, tuple) else output
+                    lambda _, __, output, index=index: self._keep(
+                        index, output[0] if isinstance(output, tuple) else output
                     )
                 )
 
-    def _keep(self, place: int, hidden: Tensor) -> None:
-        self._found[place] = hidden.flatten(0, 1)[self._read_at]
-        if len(self._found) == len(self._taps):
-            raise Stop
+    def _keep(self, index: int, hidden: Tensor) -> None:
+        self._found[index] = hidden.flatten(0, 1)[self._read_at]
 
     def __call__(
         self,
@@ -81,9 +74,8 @@ class NativeForward:
         how: dict[str, Any] = {}
         if ends is not None:
             how = {"position_ids": depths, "attention_mask": self._mask(depths, ends)}
-        with contextlib.suppress(Stop):
-            module(input_ids=tokens, use_cache=False, **how)
-        return torch.stack([self._found[place] for place in range(len(self._taps))])
+        module(input_ids=tokens, use_cache=False, **how)  # no layer behind the last hook is loaded
+        return torch.stack([self._found[index] for index in range(len(self._taps))])
 
     def _mask(self, depths: Int[Tensor, "row position"], ends: Int[Tensor, "row position"]) -> Any:
         """The mask of a trie, in the form that the architecture takes: one for all layers, or one

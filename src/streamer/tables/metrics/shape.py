@@ -15,9 +15,9 @@ from torch.nn.functional import embedding
 
 from streamer.device.pool import host_pool
 from streamer.device.traits import traits_of
-from streamer.device.transfers import ToHost, numbers_to_device, to_device
+from streamer.device.transfers import ToHost, numbers_to_device
 from streamer.tables.metrics.spectrum import spectrum
-from streamer.tables.sparse import NAN, SparseFeatures, like_counts
+from streamer.tables.sparse import NAN, Alike, SparseFeatures
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,11 @@ class ShapesUnderWay:
         self._features, self._W_dec = features, W_dec
         device = features.values.device
         traits = traits_of(device)
-        alike = list(like_counts(features.counts, traits.gathered // W_dec.shape[1]))
-        self._widths = [n for _, n in alike]
-        self._rows = to_device([members for members, _ in alike], device) if alike else []
+        most = traits.gathered // W_dec.shape[1]
+        self._alike = [piece for alike in features.alike for piece in alike.split(most)]
         self._solving: list[Solving] | None = None
         if not traits.is_host:
-            groups = range(len(alike))
-            self._solving = [Solving(ToHost(self._cloud(group).gram)) for group in groups]
+            self._solving = [Solving(ToHost(self._cloud(one).gram)) for one in self._alike]
 
     def finish(self) -> Shape:
         """All shapes. Waits for the host's threads, and for the device only if they do."""
@@ -66,29 +64,30 @@ class ShapesUnderWay:
         passages, d_model = len(self._features), self._W_dec.shape[1]
         centroid = torch.full((passages, d_model), NAN, device=device, dtype=dtype)
         axis = torch.full((passages, d_model), NAN, device=device, dtype=dtype)
-        rank = max(3, min(max(self._features.counts, default=0), d_model))
+        rank = max(3, min(max((one.width for one in self._alike), default=0), d_model))
         eigenvalues = torch.zeros(passages, rank, device=device, dtype=dtype)
 
-        def decompose(group: int, solved: tuple[Tensor, Tensor] | None = None) -> None:
+        def decompose(one: Alike, solved: tuple[Tensor, Tensor] | None = None) -> None:
             with torch.inference_mode():
-                cloud, rows = self._cloud(group), self._rows[group]
+                cloud, rows = self._cloud(one), one.passages
                 values, first = solved or spectrum(cloud.gram.to(dtype))
                 found = cloud.decomposed(values, first.to(self._W_dec.dtype))
                 centroid[rows], axis[rows] = found[0].to(dtype), found[1].to(dtype)
                 eigenvalues[rows, : found[2].shape[-1]] = found[2]
 
         if self._solving is None:
-            list(host_pool().map(decompose, range(len(self._rows))))
+            list(host_pool().map(decompose, self._alike))
         elif self._solving:
             solved = [one.to(dtype) for solving in self._solving for one in solving.result()]
             on_device = numbers_to_device(solved, device)
-            for group, pair in enumerate(zip(on_device[::2], on_device[1::2], strict=True)):
-                decompose(group, pair)
+            pairs = zip(on_device[::2], on_device[1::2], strict=True)
+            for one, pair in zip(self._alike, pairs, strict=True):
+                decompose(one, pair)
         return Shape(centroid, axis, eigenvalues)
 
-    def _cloud(self, group: int) -> "Cloud":
+    def _cloud(self, alike: Alike) -> "Cloud":
         """Made anew each time: all clouds of a batch together would not fit an accelerator."""
-        strongest = self._features.padded(self._rows[group], self._widths[group])
+        strongest = self._features.padded(alike.passages, alike.width)
         r = embedding(strongest.indices, self._W_dec)  # five times as fast as W_dec[...]
         return Cloud(r, strongest.values)
 

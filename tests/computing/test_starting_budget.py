@@ -1,0 +1,39 @@
+"""What the first batches may hold, for a model, its SAEs and a device."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from streamer.batches import Footprint, Work
+from streamer.computing.load import load_worker
+from streamer.computing.starting_budget import budget_for
+from streamer.computing.worker import Worker
+from streamer.config import RunConfig
+
+DETERMINISTIC = RunConfig(device="cpu", deterministic=True)
+
+
+@pytest.fixture(scope="module")
+def worker() -> Worker:
+    return load_worker(DETERMINISTIC, "contrast")
+
+
+def test_a_deterministic_run_is_limited_by_positions_and_never_by_time(worker):
+    budget = budget_for(DETERMINISTIC, worker)
+    full = Footprint(positions=4096, pairs=4096 * 128, passages=1000)
+    assert budget.holds(500, full)
+    assert not budget.holds(500, Footprint(positions=4097, pairs=0, passages=1))
+    for _ in range(1000):
+        budget.measured(Work(4096, 32, 4096, largest=full), seconds=1e-6)
+    assert (budget.tokens, budget.bytes) == (4096, 2**32)
+
+
+def test_a_deterministic_run_with_wide_saes_takes_few_passages_at_once(worker, monkeypatch):
+    # At a million features a passage holds those of three layers, one of them twice, and twice as
+    # much while a layer is encoded: 6 x 4 MB. The limit is 4 GB.
+    wide = SimpleNamespace(W_dec=torch.empty(2**20, 64, device="meta"), dtype=torch.float32)
+    monkeypatch.setattr(worker, "saes", (wide,) * 3)
+    budget = budget_for(DETERMINISTIC, worker)
+    assert budget.holds(50, Footprint(positions=500, pairs=0, passages=150))
+    assert not budget.holds(50, Footprint(positions=500, pairs=0, passages=180))
