@@ -24,8 +24,9 @@ def test_a_deterministic_run_is_limited_by_positions_and_never_by_time(worker):
     full = Footprint(positions=4096, pairs=4096 * 128, passages=1000)
     assert budget.holds(500, full)
     assert not budget.holds(500, Footprint(positions=4097, pairs=0, passages=1))
+    wide = Footprint(100, 0, passages=2**32 // budget.cost.passage)
     for _ in range(1000):
-        budget.measured(Work(4096, 32, 4096, largest=full), seconds=1e-6)
+        budget.measured(Work(100, 100, 100, largest=wide), seconds=1e-6)
     assert (budget.tokens, budget.bytes) == (4096, 2**32)
 
 

@@ -1,10 +1,10 @@
-"""The memory that control groups leave, from files as Linux has them."""
+"""The memory and the cores that control groups leave, from files as Linux has them."""
 
 from pathlib import Path
 
 import pytest
 
-from streamer.device.cgroup import free_in_groups
+from streamer.device.cgroup import cores_in_groups, free_in_groups
 
 MB = 2**20
 NO_LIMIT_V1 = 9223372036854771712
@@ -97,3 +97,41 @@ def test_both_versions_at_once_count_each(root):
     v1(root, "job", 100 * MB, 60 * MB)
     v2(root, "unified/job", 30 * MB, 0)
     assert free_in_groups(root) == 30 * MB
+
+
+def test_without_groups_or_limits_all_cores_are_there(root):
+    assert cores_in_groups(root) is None
+    is_in(root, "4:cpu,cpuacct:/job", "0::/job")
+    cpu_v1(root, "job", -1)
+    cpu_v2(root, "job", "max 100000")
+    assert cores_in_groups(root) is None
+
+
+def test_the_tightest_limit_of_cpu_time_counts_and_a_part_of_a_core_is_one(root):
+    is_in(root, "0::/pod/container")
+    cpu_v2(root, "pod", "400000 100000")
+    assert cores_in_groups(root) == 4
+    cpu_v2(root, "pod/container", "250000 100000")
+    assert cores_in_groups(root) == 3
+    cpu_v2(root, "pod/container", "5000 100000")
+    assert cores_in_groups(root) == 1
+
+
+@pytest.mark.parametrize("mount", ["cpu", "cpu,cpuacct"])
+def test_cpu_time_is_limited_in_version_1_too(root, mount):
+    is_in(root, "4:cpu,cpuacct:/job")
+    cpu_v1(root, "job", 200_000, mount)
+    assert cores_in_groups(root) == 2
+
+
+def cpu_v1(root: Path, path: str, quota: int, mount: str = "cpu") -> None:
+    group = root / "sys/fs/cgroup" / mount / path
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "cpu.cfs_quota_us").write_text(f"{quota}\n")
+    (group / "cpu.cfs_period_us").write_text("100000\n")
+
+
+def cpu_v2(root: Path, path: str, limit: str) -> None:
+    group = root / "sys/fs/cgroup" / path
+    group.mkdir(parents=True, exist_ok=True)
+    (group / "cpu.max").write_text(f"{limit}\n")

@@ -56,6 +56,18 @@ def test_what_a_run_sets_holds_within_and_is_put_back(deterministic):
     assert as_it_is() == before
 
 
+def test_a_container_that_gets_two_cores_time_has_two_threads(monkeypatch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    monkeypatch.setattr("streamer.device.settings.cores_in_groups", lambda: 2)
+    try:
+        with settings_for(CPU, deterministic=False) as settings:
+            assert torch.get_num_threads() == settings["threads"] == 2
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_it_is_put_back_though_the_run_fails():
     before = as_it_is()
     with pytest.raises(ValueError, match="no"), settings_for(CPU, deterministic=True):

@@ -1,9 +1,10 @@
-"""What the control groups of this process leave it of the memory: a container's limit, on Linux.
+"""What the control groups of this process leave it: a container's limits, on Linux.
 
 A group's limit holds for all processes in it and in the groups below it, so every group from this
 process' own up to the root counts.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -11,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class _Version:
-    """Where a version of control groups keeps its numbers, all of them bytes."""
+    """Where a version of control groups keeps what it knows of the memory, all of it bytes."""
 
     mounts: tuple[str, ...]
     """Below /sys/fs/cgroup."""
@@ -28,33 +29,42 @@ V1 = _Version(
 V2 = _Version(
     ("", "unified"), "memory.max", "memory.current", ("inactive_file", "slab_reclaimable")
 )
+ROOT = Path("/")
+"""Of the file system; tests have another."""
 
 
-def free_in_groups(root: Path = Path("/")) -> int | None:
-    """Bytes that the tightest group of this process still has; None if none has a limit. `root` is
-    the file system's, for tests."""
-    try:
-        own = (root / "proc/self/cgroup").read_text("utf-8")
-    except OSError:  # not Linux
-        return None
+def free_in_groups(root: Path = ROOT) -> int | None:
+    """Bytes that the tightest group of this process still has; None if none has a limit."""
     free = [
         left
-        for version, path in _own_groups(own)
-        for mount in version.mounts
-        for group in _up_from(root / "sys/fs/cgroup" / mount, path)
+        for controller, version in (("memory", V1), ("", V2))
+        for group in _groups(root, controller, version.mounts)
         if (left := _free_in(group, version)) is not None
     ]
     return min(free, default=None)
 
 
-def _own_groups(text: str) -> Iterator[tuple[_Version, str]]:
-    """Those that manage memory, from lines `number:controllers:path`; version 2 names none."""
-    for line in text.splitlines():
-        number, controllers, path = line.split(":", 2)
-        if number == "0" and not controllers:
-            yield V2, path
-        elif "memory" in controllers.split(","):
-            yield V1, path
+def cores_in_groups(root: Path = ROOT) -> int | None:
+    """How many cores' time the tightest group of this process gets, at least 1; None if none has a
+    limit. More threads than that are all stopped whenever the time is used up."""
+    version_1 = (_quota_v1(group) for group in _groups(root, "cpu", ("cpu", "cpu,cpuacct")))
+    version_2 = (_quota_v2(group) for group in _groups(root, "", V2.mounts))
+    quotas = [quota for quota in (*version_1, *version_2) if quota is not None]
+    return max(1, math.ceil(min(quotas))) if quotas else None
+
+
+def _groups(root: Path, controller: str, mounts: tuple[str, ...]) -> Iterator[Path]:
+    """The groups of this process that have `controller`, and all around them; empty means those of
+    version 2, which have all. /proc names them in lines `number:controllers:path`."""
+    try:
+        own = (root / "proc/self/cgroup").read_text("utf-8")
+    except OSError:  # not Linux
+        return
+    for line in own.splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            for mount in mounts:
+                yield from _up_from(root / "sys/fs/cgroup" / mount, path)
 
 
 def _up_from(mount: Path, path: str) -> Iterator[Path]:
@@ -79,3 +89,22 @@ def _free_in(group: Path, version: _Version) -> int | None:
     entries = dict(line.split() for line in lines)
     reclaimable = sum(int(entries.get(name, 0)) for name in version.reclaimable)
     return max(0, int(limit) - max(0, used - reclaimable))
+
+
+def _quota_v1(group: Path) -> float | None:
+    """Cores that `group` may use, on average; None if it has no limit, or is not there."""
+    try:
+        quota = int((group / "cpu.cfs_quota_us").read_text("utf-8"))
+        period = int((group / "cpu.cfs_period_us").read_text("utf-8"))
+    except OSError:
+        return None
+    return quota / period if quota > 0 else None
+
+
+def _quota_v2(group: Path) -> float | None:
+    """The same."""
+    try:
+        quota, period = (group / "cpu.max").read_text("utf-8").split()
+    except OSError:
+        return None
+    return None if quota == "max" else int(quota) / int(period)

@@ -7,12 +7,16 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 
 
-@functools.cache
 def host_pool() -> ThreadPoolExecutor:
-    """One thread for each core, none of which shares its work out to the others: what is done to a
-    group of small matrices is too small for that, and threads that wait for a share spin. It is
-    the process's: no other has more threads, or other settings, for it."""
-    cores = torch.get_num_threads()
+    """One thread for each core that torch uses, none of which shares its work out to the others:
+    what is done to a group of small matrices is too small for that, and threads that wait for a
+    share spin."""
+    return _pool(torch.get_num_threads())
+
+
+@functools.cache
+def _pool(cores: int) -> ThreadPoolExecutor:
+    """The process's, for so many cores: no other has other settings for it."""
     pool = ThreadPoolExecutor(cores, "host")
     all_here = threading.Barrier(cores)
 

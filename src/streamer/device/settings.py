@@ -7,7 +7,9 @@ from typing import Any, TypeAlias
 
 import torch
 
+from streamer.device.cgroup import cores_in_groups
 from streamer.device.pick import owned_by_this_thread
+from streamer.device.pool import host_pool
 from streamer.device.traits import traits_of
 
 Settings: TypeAlias = dict[str, str | int | bool]
@@ -21,8 +23,9 @@ def settings_for(device: torch.device, *, deterministic: bool) -> Iterator[Setti
     before, here or by the caller of `streamer.run`, is back afterwards.
 
     float32 products are float32: with what `torch.set_float32_matmul_precision` allows (TF32 on
-    CUDA, bfloat16 on a CPU), or TF32 in cuDNN, they would have three digits. It may be entered
-    again within.
+    CUDA, bfloat16 on a CPU), or TF32 in cuDNN, they would have three digits. Operations have as
+    many threads as torch was given, or as a container's limit of CPU time is worth, if that is
+    less. It may be entered again within.
     """
     environment = {}
     if deterministic:
@@ -30,7 +33,12 @@ def settings_for(device: torch.device, *, deterministic: bool) -> Iterator[Setti
     if traits_of(device).is_host:
         # the model wants all cores; the loader's thread tokenizes fast enough
         environment["TOKENIZERS_PARALLELISM"] = "false"
-    with _environment(environment), _precision(), _determinism(deterministic):
+    with (
+        _environment(environment),
+        _precision(),
+        _determinism(deterministic),
+        _threads(cores_in_groups()),
+    ):
         yield {
             "float32_products": torch.get_float32_matmul_precision(),
             "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
@@ -89,6 +97,17 @@ def _libraries() -> tuple[Any, ...]:
     backends: Any = torch.backends
     cuda, cudnn, mkldnn = backends.cuda, backends.cudnn, backends.mkldnn
     return (cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv)
+
+
+@contextlib.contextmanager
+def _threads(most: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(min(before, most or before))
+    host_pool()  # made here, as that changes for a moment how many threads others begin with
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

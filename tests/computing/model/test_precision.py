@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from streamer.computing.load import load_worker
+from streamer.computing.model import precision, trie_check
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.model.precision import in_float32, with_short_weights
 from streamer.computing.worker import Worker
@@ -252,19 +253,40 @@ def test_weights_are_as_they_were_though_memory_runs_out_while_they_are_raised(m
         assert parameter.equal(values)
 
 
-def test_whether_rows_may_be_packed_is_tried_in_float32_whatever_format_is_run(load, monkeypatch):
-    tried = []
-    takes_tries = LanguageModel._takes_tries
+def formats_tried(monkeypatch) -> list[tuple[torch.dtype | None, torch.dtype]]:
+    """What packed rows are tried in when a model is loaded: the products' format if it is another
+    than the weights', and the weights'."""
+    tried, difference = [], trie_check._difference
 
-    def look(model, forward):
-        tried.append((model.autocast, model._fast is forward.module))
-        return takes_tries(model, forward)
+    def look(model, passages):
+        tried.append((model.autocast, next(model._fast.parameters()).dtype))
+        return difference(model, passages)
 
-    monkeypatch.setattr(LanguageModel, "_takes_tries", look)
-    model = load(bf16=True).model
-    assert tried == [(None, True)]
-    assert model.autocast == torch.bfloat16
+    monkeypatch.setattr(trie_check, "_difference", look)
+    return tried
+
+
+@pytest.mark.parametrize(
+    "setting", [{"bf16": True}, {"dtype": "bfloat16"}, {"dtype": "float16"}], ids=str
+)
+def test_whether_rows_may_be_packed_is_tried_in_float32_whatever_format_is_run(
+    load, monkeypatch, setting
+):
+    tried = formats_tried(monkeypatch)
+    model = load(**setting).model
+    assert tried == [(None, torch.float32)]
+    assert model.autocast == (torch.bfloat16 if "bf16" in setting else None)
+    assert str(model.dtype) == f"torch.{setting.get('dtype', 'float32')}"
     assert model.sharing == "trie"
+
+
+def test_without_memory_for_float32_packed_rows_are_tried_in_the_format_of_the_weights(
+    load, monkeypatch
+):
+    tried = formats_tried(monkeypatch)
+    monkeypatch.setattr(precision, "free_memory", lambda _: 1000)
+    assert load(dtype="bfloat16").model.sharing == "trie"
+    assert tried == [(None, torch.bfloat16)]
 
 
 def test_fp16_on_a_cpu_is_bfloat16_and_says_so(load):

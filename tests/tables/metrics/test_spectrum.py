@@ -182,12 +182,10 @@ def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
             return pool.submit(torch.get_num_threads).result()
 
     torch.set_num_threads(3)
-    host_pool.cache_clear()
     try:
         features, W_dec = points([5], 16, 300)
         shape_of(sparse(features), W_dec)
         assert set(host_pool().map(lambda _: torch.get_num_threads(), range(9))) == {1}
         assert threads_of_a_new_thread() == 3
     finally:
-        host_pool.cache_clear()
         torch.set_num_threads(1)

@@ -69,7 +69,7 @@ def load_bridge(
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             revision=architecture.revision,
-            model_class=None if trust_remote_code else _safetensors_only(architecture, device),
+            model_class=_onto(device, architecture, safetensors_only=not trust_remote_code),
         )
     bridge.eval()
     # The bridge asks for attention maps and Hugging Face for a key-value cache; nobody reads them.
@@ -78,19 +78,19 @@ def load_bridge(
     return BridgeForward(bridge, architecture)
 
 
-def _safetensors_only(architecture: Architecture, device: torch.device) -> Any:
-    """The class that the bridge would take, made to read no pickles, to make up no weights, and to
-    put them on `device` one by one."""
+def _onto(device: torch.device, architecture: Architecture, *, safetensors_only: bool) -> Any:
+    """The class that the bridge would take, made to put weights on `device` one by one, to make up
+    none, and to read no pickles if `safetensors_only`."""
     real = get_hf_model_class_for_architecture(
         determine_architecture_from_hf_config(architecture.config)
     )
 
-    class SafetensorsOnly:
+    class StraightOnto:
         @staticmethod
         def from_pretrained(name: str, **kwargs: Any) -> Any:
             model, report = real.from_pretrained(
                 name,
-                use_safetensors=True,
+                use_safetensors=True if safetensors_only else None,
                 output_loading_info=True,
                 device_map=straight_onto(device),
                 **kwargs,
@@ -98,4 +98,4 @@ def _safetensors_only(architecture: Architecture, device: torch.device) -> Any:
             refuse_missing(name, report["missing_keys"])
             return model
 
-    return SafetensorsOnly
+    return StraightOnto

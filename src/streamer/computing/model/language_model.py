@@ -21,6 +21,7 @@ from streamer.computing.model.precision import (
     pick_autocast,
     with_short_weights,
 )
+from streamer.computing.model.trie_check import reason_against_tries
 from streamer.config import RunConfig, Sharing
 from streamer.device.traits import traits_of
 from streamer.device.transfers import to_device
@@ -34,14 +35,6 @@ MASKED = 1024
 the square of that, and costs more than it saves."""
 APART = 32
 """Passages run at once when they are run apart."""
-AGREEMENT = {
-    torch.float64: 1e-10,
-    torch.float32: 2e-5,
-    torch.float16: 0.03,
-    torch.bfloat16: 0.1,
-}
-"""How far a packed residual may be from the passage's alone, relative to its norm. A mask or
-position that an architecture ignores shows as 0.1 and more."""
 
 
 class LanguageModel:
@@ -70,7 +63,8 @@ class LanguageModel:
         self.forward = forward.name
         self._run = forward
         self._fast = forward.module
-        self._vocabulary = _embedded_tokens(forward.module)
+        self.vocabulary = _embedded_tokens(forward.module)
+        """How many token ids it knows."""
         self.sharing: Sharing = "prefix"
         """The most that it takes: "trie" where packed rows agree with passages alone."""
         one = Packing("none", 1).pack_passages([(0,)])
@@ -78,8 +72,12 @@ class LanguageModel:
         """Of what the hooks read."""
         self.notes: list[str] = []
         """What the user should know about how it runs."""
-        if isinstance(forward, NativeForward) and self._takes_tries(forward):
-            self.sharing = "trie"
+        if isinstance(forward, NativeForward):
+            against = reason_against_tries(self, forward)
+            if against:
+                self.notes.append(f"no tries: {against}")
+            else:
+                self.sharing = "trie"
         # only now: the check above is exact in float32, and in a shorter format is not
         self.autocast = autocast
         if autocast is not None and isinstance(forward, NativeForward):
@@ -156,9 +154,9 @@ class LanguageModel:
         """:raises IndexError: a token is unknown to the model. Said here, on the host: on CUDA the
         look-up would end the whole process' use of the device."""
         largest = int(rows.tokens.max())
-        if largest >= self._vocabulary:
+        if largest >= self.vocabulary:
             raise IndexError(
-                f"token {largest} is not among the {self._vocabulary} that the model embeds"
+                f"token {largest} is not among the {self.vocabulary} that the model embeds"
             )
         tokens, depths, ends, read_at = on_device or to_device(rows.arrays, self.device)
         masked = rows.branches or self._is_masked(rows)
@@ -169,39 +167,6 @@ class LanguageModel:
         Face asks an accelerator whether its positions are those of one chain, and waits for it."""
         takes_masks = self.sharing == "trie" and not traits_of(self.device).is_host
         return takes_masks and rows.tokens.shape[1] <= MASKED
-
-    def _takes_tries(self, forward: NativeForward) -> bool:
-        """Whether packed rows agree with every passage alone, on random ids."""
-        if forward.counts_positions:  # maybe farther than is tried here
-            self.notes.append("no tries: some layers look along a row in a way of their own")
-            return False
-        generator = torch.Generator().manual_seed(0)
-        length = max(4, min(self.context, 64) - 8)
-        vocabulary = min(len(self.tokenizer), self._vocabulary)
-
-        def some(n: int) -> tuple[int, ...]:
-            return tuple(torch.randint(vocabulary, (n,), generator=generator).tolist())
-
-        stem = some(length)
-        passages = [stem, stem + some(3), stem + some(4), stem[:2] + some(5), some(9)]
-        packed = Packing("trie", sum(map(len, passages))).pack_passages(passages)
-        try:
-            together = self.residuals(packed)
-        except Exception as error:  # whatever an architecture says to such a mask
-            self.notes.append(f"no tries: the model refuses packed rows: {first_line(error)}")
-            return False
-        alone = torch.cat(
-            [self.residuals(Packing("none", 1).pack_passages([one])) for one in passages], dim=1
-        )
-        apart = (together - alone).double().norm(dim=-1) / alone.double().norm(dim=-1)
-        allowed = AGREEMENT[self.dtype]
-        if not float(apart.max()) <= allowed:
-            self.notes.append(
-                f"no tries: packed residuals differ from those of passages alone by "
-                f"{float(apart.max()):.1e} of their norm, more than {allowed:.0e}"
-            )
-            return False
-        return True
 
 
 def _embedded_tokens(module: torch.nn.Module) -> int:

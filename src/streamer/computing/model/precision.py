@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from streamer.config import RunConfig
+from streamer.device.memory import free_memory
 from streamer.device.traits import traits_of
 
 DTYPES = {
@@ -70,6 +71,12 @@ def with_short_weights(module: nn.Module, dtype: torch.dtype) -> nn.Module:
             weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
             memo[id(layer.weight)] = weight
     return copy.deepcopy(module, memo)
+
+
+def fits_in_float32(module: nn.Module, device: torch.device) -> bool:
+    """Whether half of the free memory of `device` holds the weights of `module` in float32, beside
+    themselves."""
+    return 4 * sum(weight.numel() for weight in module.parameters()) < free_memory(device) / 2
 
 
 @contextlib.contextmanager
