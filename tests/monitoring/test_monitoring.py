@@ -58,11 +58,11 @@ def test_the_display_shows_every_number_and_names_the_slowest_stage():
         assert part in text, text
 
 
-def test_present_trouble_is_shown_in_line_and_display():
-    troubled = dataclasses.replace(NOW, note="disk full: waiting")
-    assert line(troubled) == f"{line(NOW)} | disk full: waiting"
+def test_what_a_run_waits_for_is_shown_in_line_and_display():
+    waiting = dataclasses.replace(NOW, note="disk full: waiting")
+    assert line(waiting) == f"{line(NOW)} | disk full: waiting"
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: PTH123, SIM115
-    console.print(render(troubled, "title"))
+    console.print(render(waiting, "title"))
     assert "note  disk full: waiting" in console.export_text()
 
 

@@ -89,12 +89,12 @@ def test_the_status_of_a_run_that_failed_has_the_cause(tmp_path, embedded_worker
 
 
 def test_present_trouble_is_in_the_status(tmp_path, embedded_worker, monkeypatch):
-    said = []
-    monkeypatch.setattr(StatusFile, "write", lambda _, *what: said.append(what))
+    written = []
+    monkeypatch.setattr(StatusFile, "write", lambda _, *what: written.append(what))
     prepared = prepare(RunConfig(out=tmp_path / "RUN", limit=20, progress="none"))
-    prepared.counters.trouble = "disk full: waiting"
+    prepared.counters.waiting_for = "disk full: waiting"
     anyio.run(run_loaded, prepared, embedded_worker("contrast"))
-    state, now = said[0]
+    state, now = written[0]
     assert (state, now.note) == ("paused", "disk full: waiting")
 
 

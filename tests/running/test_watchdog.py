@@ -233,9 +233,9 @@ def test_stages_that_all_wait_for_each_other_stand_still():
 
 
 def test_waiting_for_room_is_no_standstill():
-    counters = Counters(trouble="disk full: waiting")
+    counters = Counters(waiting_for="disk full: waiting")
     began = time.monotonic()
-    threading.Timer(1.5, setattr, (counters, "trouble", None)).start()
+    threading.Timer(1.5, setattr, (counters, "waiting_for", None)).start()
     anyio.run(_watch, counters, 0.4)
     assert time.monotonic() - began > 1.5
 

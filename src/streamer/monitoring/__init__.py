@@ -1,1 +1,1 @@
-"""What a run looks like from outside while it goes on, and when it is done."""
+"""What a run shows of itself: counts, snapshots, status.json, the display, Prometheus metrics."""

@@ -12,18 +12,18 @@ from streamer.manifest import Counts
 
 STAGES = ("load", "plan", "compute", "write")
 RATE_SECONDS = 20.0
-"""The displayed rate is that of so many last seconds."""
+"""The displayed rate is an average over this many seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """A stopwatch that is started when it is made."""
+    """A stopwatch that starts when it is created."""
 
     begin: float = field(default_factory=time.monotonic)
 
     @property
     def seconds(self) -> float:
-        """Since it was made."""
+        """Seconds since it was created."""
         return time.monotonic() - self.begin
 
 
@@ -33,7 +33,7 @@ class Counters:
     `bytes_read` and the seconds of `busy`, have a lock."""
 
     bytes_total: int | None = None
-    """Of all sources; None if the size of one is unknown."""
+    """Bytes of all sources; None if the size of one is unknown."""
     bytes_read: int = 0
     records_in: int = 0
     """Records that the loader has read."""
@@ -59,7 +59,7 @@ class Counters:
     """Passages run again in float32."""
     splits: int = 0
     """Times that a batch was split because memory ran out."""
-    trouble: str | None = None
+    waiting_for: str | None = None
     """What the run waits for, as in "disk full (RUN): No space left"; set and cleared by any
     thread."""
     faults: int = 0
@@ -72,19 +72,19 @@ class Counters:
     busy_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     started: float = field(default_factory=time.monotonic)
     turn: contextlib.AbstractContextManager[object] = field(default_factory=contextlib.nullcontext)
-    """Held by a stage while it works: a lock if stages are to work one after another."""
+    """Held by a stage while it works: a lock if stages must not overlap."""
     _history: deque[tuple[float, int, int]] = field(default_factory=deque)
     _running: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def seconds(self) -> float:
-        """Since the first record was asked for."""
+        """Seconds since the first record was requested."""
         return time.monotonic() - self.started
 
     @property
     def per_second(self) -> float:
-        """Records a second of the time in which the compute stage worked."""
+        """Records per second of the compute stage's working time."""
         return (self.done - self.before) / max(self.busy_seconds["compute"], 1e-9)
 
     def start(self) -> None:
@@ -118,8 +118,8 @@ class Counters:
 
     @contextlib.contextmanager
     def busy(self, stage: str) -> Iterator[Clock]:
-        """While inside, `stage` works: the time counts for it as it passes. Waits for the other
-        stages first if they are not to overlap."""
+        """While inside, `stage` counts as working. First waits for the other stages if they must
+        not overlap."""
         with self.turn:
             clock = Clock()
             self.beat(stage)
@@ -136,8 +136,8 @@ class Counters:
     def beat(self, stage: str) -> None:
         """Record that `stage` makes progress, or waits for something outside, such as its input.
 
-        Called by whatever may take long while the stage is `busy`: for the watchdog, a stage
-        without a beat hangs.
+        Anything that may take long while the stage is `busy` calls it: a stage without a beat
+        counts as hung.
         """
         self.beats[stage] += 1
 
@@ -156,7 +156,7 @@ class Counters:
             }
 
     def count_bytes(self, size: int) -> None:
-        """Add `size` bytes that were read from a source; 0: there was nothing to read yet."""
+        """Add `size` bytes that were read from a source; 0 means that none have come yet."""
         self.beat("load")
         with self._lock:
             self.bytes_read += size
@@ -191,7 +191,7 @@ class Counters:
         return min(1.0, self.done / total) if total else 1.0
 
     def seconds_left(self, rate: float) -> float | None:
-        """Until all records are done, at `rate` records a second; None if that is unknown."""
+        """Seconds until all records are done, at `rate` records a second; None if unknown."""
         total = self.total()
         if total is None or not rate:
             return None

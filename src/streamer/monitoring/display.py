@@ -19,7 +19,7 @@ LINE_SECONDS = 10.0
 
 
 def progress_on(screen: Screen) -> Progress:
-    """Progress as `screen` is to show it: live, in lines, or not at all."""
+    """The progress display for `screen`: live, in lines, or none."""
     if screen.how == "none":
         return SILENT
     is_live = screen.how == "rich" or (screen.how == "auto" and screen.console.is_terminal)
@@ -27,7 +27,7 @@ def progress_on(screen: Screen) -> Progress:
 
 
 class LiveDisplay:
-    """A panel that is drawn anew several times a second, and removed at the end."""
+    """A panel that is redrawn several times a second, and removed at the end."""
 
     seconds = 1 / FRAMES_PER_SECOND
     owns_terminal = True
@@ -39,12 +39,12 @@ class LiveDisplay:
         self.print = screen.print
 
     def begin(self, title: str) -> None:
-        """Begin to draw, under this title."""
+        """Start to draw, under this title."""
         self._title = title
         self._screen.do(self._live.start)
 
     def show(self, now: Snapshot) -> None:
-        """Draw a frame; leave it out while the terminal is slow, or stopped."""
+        """Draw a frame; skip it while the terminal is slow or stopped."""
         if self._screen.is_idle:
             frame = render(now, self._title)
             self._screen.do(partial(self._live.update, frame, refresh=True))
@@ -54,7 +54,7 @@ class LiveDisplay:
         self._screen.do(self._live.stop)
 
     def abandon(self) -> None:
-        """Leave the terminal with its cursor."""
+        """Show the terminal's cursor again."""
         self._screen.do(self._screen.console.show_cursor)
         self._screen.close()
 
@@ -74,7 +74,7 @@ class ProgressLines:
         """Print nothing yet."""
 
     def show(self, now: Snapshot) -> None:
-        """Print a line, but for the first moment, which has nothing to tell."""
+        """Print a line, except on the first call, when nothing has been measured yet."""
         if self._has_begun and self._screen.is_idle:
             self._screen.print(line(now))
         self._has_begun = True
@@ -84,7 +84,7 @@ class ProgressLines:
         self._screen.print(line(last))
 
     def abandon(self) -> None:
-        """Print what is still to be printed."""
+        """Print what is still waiting."""
         self._screen.close()
 
 
@@ -159,7 +159,7 @@ def _total(now: Snapshot) -> str:
 
 
 def as_text(size: float) -> str:
-    """Bytes as people read them: 1.2 GB."""
+    """Bytes with a unit: 1.2 GB."""
     for unit in ("B", "KB", "MB"):
         if size < 1000:
             return f"{size:.0f} {unit}"

@@ -18,7 +18,7 @@ RECENTLY = f"over the last {RATE_SECONDS:.0f} seconds."
 
 
 class Exporter(Collector):
-    """Exports the counters of a run and its latest snapshot; nothing before the first one."""
+    """Exports the counters and the latest snapshot of a run; nothing before the first snapshot."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
@@ -31,7 +31,7 @@ class Exporter(Collector):
 
 
 def exposure(config: RunConfig) -> str | None:
-    """What to say of metrics that others than this machine can read; None if none can be."""
+    """A warning if other machines can read the metrics; None if they cannot."""
     address = config.metrics_address
     try:
         is_local = ipaddress.ip_address(address).is_loopback
@@ -47,7 +47,7 @@ def exposure(config: RunConfig) -> str | None:
 
 @contextlib.contextmanager
 def exporting(config: RunConfig, observer: Observer) -> Iterator[None]:
-    """While inside, serve what `observer` sees at the configured port, if there is one.
+    """While inside, serve the metrics of `observer` at the configured port, if any.
 
     :raises UsageError: nothing can listen there.
     """
@@ -95,7 +95,11 @@ def _gauges(now: Snapshot) -> Iterator[Metric]:
         ("records_per_second", f"Records done, {RECENTLY}", now.records_per_second),
         ("tokens_per_second", f"Tokens of all passages, {RECENTLY}", now.tokens_per_second),
         ("run_seconds", "Since the first record was asked for.", now.seconds),
-        ("in_trouble", "1 while it waits for trouble to pass: a full disk.", bool(now.note)),
+        (
+            "in_trouble",
+            "1 while the run waits for something outside it, such as a full disk.",
+            bool(now.note),
+        ),
     ):
         if value is not None:
             yield GaugeMetricFamily(f"streamer_{name}", about, value)

@@ -8,13 +8,13 @@ from streamer.concurrency.events import Log
 from streamer.records import Rejection
 
 LOGGED = 20
-"""Rejections that are logged one by one, for each reason; later ones are only counted."""
+"""Rejections that are logged individually, for each reason; later ones are only counted."""
 LONGEST = 500
 """Characters of a reason that are logged; all of it is in `rejected/`."""
 
 
 class Incidents:
-    """Logs what did not go smoothly. Used from any thread."""
+    """Logs rejections and reruns. May be called from any thread."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -23,7 +23,7 @@ class Incidents:
         self._lock = threading.Lock()
 
     def take(self, result: Result) -> None:
-        """Log what happened to a batch."""
+        """Log the rejections and reruns of a batch."""
         if result.work.reruns:
             rows = [one.origin.row for one in result.records]
             rows += [one.origin.row for one in result.rejections]
@@ -34,7 +34,7 @@ class Incidents:
             self._reject(rejection)
 
     def summarize(self) -> None:
-        """Log how many were rejected since the last call without being logged one by one."""
+        """Log how many rejections since the last call were not logged individually."""
         with self._lock:
             unlogged, self._unlogged = self._unlogged, Counter()
         if unlogged:

@@ -1,4 +1,4 @@
-"""Warnings of the libraries underneath: into the run's log, not over its display."""
+"""Sends the warnings of libraries to the run's log instead of over its display."""
 
 import logging
 import warnings
@@ -11,8 +11,8 @@ LIBRARIES = ("transformers", "huggingface_hub", "transformer_lens", "sae_lens")
 
 
 class LibraryWarnings(logging.Handler):
-    """While it is entered, logs the warnings of `LIBRARIES` and of Python's `warnings`, and those
-    of other loggers if the program has not arranged its logging. Afterwards all is as before."""
+    """While entered, logs the warnings of `LIBRARIES` and of Python's `warnings`, and those of
+    other loggers if the program has not configured logging. Restores all that on exit."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
@@ -36,7 +36,7 @@ class LibraryWarnings(logging.Handler):
         file: TextIO | None = None,
         line: str | None = None,
     ) -> None:
-        """In place of `warnings.showwarning`."""
+        """Replaces `warnings.showwarning`."""
         if file is None:
             text = warnings.formatwarning(message, category, filename, lineno, line)
             self._report("py.warnings", text)
@@ -44,10 +44,10 @@ class LibraryWarnings(logging.Handler):
             self._showwarning(message, category, filename, lineno, file, line)
 
     def __enter__(self) -> Self:
-        # not logging.captureWarnings, which does not know whether the program had called it before
+        # not logging.captureWarnings: it cannot restore the state that the program had set
         self._showwarning, warnings.showwarning = warnings.showwarning, self._show
         root = logging.getLogger()
-        if not root.handlers:  # a program that has arranged its logging keeps it
+        if not root.handlers:  # a program that has configured logging keeps it
             root.addHandler(self)
         for name in LIBRARIES:
             logger = logging.getLogger(name)

@@ -16,17 +16,17 @@ from streamer.monitoring.snapshot import Snapshot
 
 @dataclass(slots=True)
 class Observer:
-    """Takes snapshots, and remembers enough to know how busy each stage was in the last seconds."""
+    """Takes snapshots, and keeps a short history to know how busy each stage has been recently."""
 
     counters: Counters
     queues: Sequence[Queue[Any]]
     device: torch.device
     latest: Snapshot | None = None
-    """The last snapshot: for threads other than the event loop's, which alone may call `look`."""
+    """The last snapshot, readable from any thread; only the event loop may call `look`."""
     _history: deque[tuple[float, dict[str, float]]] = field(default_factory=deque)
 
     def look(self) -> Snapshot:
-        """The run as it is now."""
+        """A snapshot of the run now."""
         counters = self.counters
         rate, tokens = counters.rates()
         self.latest = Snapshot(
@@ -43,7 +43,7 @@ class Observer:
             fill={queue.name: queue.fill for queue in self.queues},
             busy=self._busy(),
             memory=memory(self.device),
-            note=counters.trouble,
+            note=counters.waiting_for,
         )
         return self.latest
 

@@ -1,4 +1,4 @@
-"""How whoever started a run hears of its progress: a screen, nobody, or another process."""
+"""How a run reports its progress to whoever started it: a screen, nobody, or another process."""
 
 import math
 from typing import Protocol
@@ -10,46 +10,46 @@ class Progress(Protocol):
     """Called from the run's event loop, and `print` from any thread. No method waits."""
 
     seconds: float
-    """Between two calls of `show`."""
+    """Seconds between two calls of `show`."""
     owns_terminal: bool
-    """Whether standard error has to be kept away from the terminal meanwhile."""
+    """Whether standard error must be kept off the terminal meanwhile."""
 
     def begin(self, title: str) -> None:
-        """The stages begin to work."""
+        """The stages start."""
 
     def show(self, now: Snapshot) -> None:
-        """How the run gets on."""
+        """Show the state of the run."""
 
     def print(self, line: str) -> None:
-        """Something to know, as it happens: a note, a wait, a signal."""
+        """Print a note, a wait or a signal when it happens."""
 
     def end(self, last: Snapshot) -> None:
-        """The stages have ended, well or not."""
+        """The stages have ended, with or without a fault."""
 
     def abandon(self) -> None:
-        """The process ends now, in the middle of the run."""
+        """The process is about to exit in the middle of the run."""
 
 
 class Silent:
-    """Nobody wants to know."""
+    """Shows nothing."""
 
     seconds = math.inf
     owns_terminal = False
 
     def begin(self, title: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def show(self, now: Snapshot) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def print(self, line: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def end(self, last: Snapshot) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def abandon(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 SILENT = Silent()

@@ -1,4 +1,4 @@
-"""Printing in a thread of its own: a terminal that nobody reads holds up nothing else."""
+"""Printing in its own thread, so that a terminal that nobody reads blocks nothing else."""
 
 import contextlib
 import threading
@@ -13,22 +13,21 @@ from streamer.concurrency.threads import NAME
 from streamer.config import Progress
 
 WAITING = 100
-"""Jobs that wait to be printed. More are left out: the terminal has been stopped for long."""
+"""Most jobs that wait to be printed. More are dropped: the terminal has long been stopped."""
 LAST_SECONDS = 2.0
-"""`close` waits at most so long for what is still to be printed."""
+"""`close` waits at most this long for the jobs that are left."""
 
 
 class Screen:
-    """Prints to a console, one thing after the other, as long as it is entered.
+    """Prints to a console, one job after another, while it is entered.
 
-    A stopped terminal, or a pipe that nobody drains, holds up this thread alone; one that is gone
-    is no fault.
+    A stopped terminal or a full pipe blocks only this thread; one that was closed is not an error.
     """
 
     def __init__(self, console: Console, how: Progress) -> None:
         self.console = console
         self.how = how
-        """What is wanted; `print` prints nothing for "none"."""
+        """The configured display; with "none", `print` prints nothing."""
         self._jobs: Queue[Callable[[], object] | None] = Queue(WAITING)
         self._is_over = False
         self._thread = threading.Thread(target=self._work, name=f"{NAME}screen", daemon=True)
@@ -42,23 +41,23 @@ class Screen:
 
     @property
     def is_idle(self) -> bool:
-        """Whether all is printed."""
+        """Whether everything has been printed."""
         return not self._jobs.unfinished_tasks
 
     def print(self, text: str) -> None:
-        """Print a line, after all that came before."""
+        """Print a line, after all earlier jobs."""
         if self.how != "none":
             self.do(
                 partial(self.console.print, text, highlight=False, markup=False, soft_wrap=True)
             )
 
     def do(self, job: Callable[[], object] | None) -> None:
-        """Have `job` print something, after all that came before. None only wakes the thread."""
+        """Queue `job`, which prints something, after all earlier jobs. None wakes the thread."""
         with contextlib.suppress(Full):  # then the thread is not asleep
             self._jobs.put_nowait(job)
 
     def close(self) -> None:
-        """Wait for what is still to be printed, for `LAST_SECONDS` at most, or until Ctrl-C."""
+        """Wait until all is printed, for `LAST_SECONDS` at most, or until Ctrl-C."""
         self._is_over = True
         self.do(None)
         with contextlib.suppress(KeyboardInterrupt):

@@ -1,5 +1,5 @@
-"""A run at one moment: every number that any display shows. Imports no torch, as `streamer watch`
-does without it."""
+"""The state of a run at one moment: every number that any display shows. Imports no torch, which
+`streamer watch` does not need."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Snapshot:
     total_is_known: bool
     """Whether the input's end was read; before that, the total is an estimate."""
     fraction: float | None
-    """`done` by `total`, 0 to 1."""
+    """`done` divided by `total`, 0 to 1."""
     rejected: int
     """Records that were rejected."""
     batch_records: int
@@ -30,10 +30,10 @@ class Snapshot:
     fill: Mapping[str, float]
     """How full each queue is, 0 to 1."""
     busy: Mapping[str, float]
-    """Share of the last seconds in which each stage worked, 0 to 1."""
+    """Share of the last `RATE_SECONDS` in which each stage worked, 0 to 1."""
     memory: Memory
     note: str | None = None
-    """What the run waits for at this moment, or why it ended."""
+    """What the run waits for now, or why it ended."""
 
     @property
     def slowest(self) -> str:

@@ -1,4 +1,4 @@
-"""RUN/status.json: the run's state and all that its display shows, for `streamer watch` and others.
+"""RUN/status.json: the run's state and all that its display shows, also for `streamer watch`.
 
 The file is replaced as a whole every few seconds, and a last time at the end of the run.
 """
@@ -31,7 +31,7 @@ RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """What state a run is in, who wrote that, and when."""
+    """The state of a run, who wrote it, and when."""
 
     heartbeat: datetime
     status: State
@@ -46,7 +46,7 @@ class Sign:
 
 
 class StatusFile:
-    """The file, as the run writes it."""
+    """Writes the file, for the run."""
 
     def __init__(self, directory: Path, title: str) -> None:
         self._path = directory / NAME
@@ -70,8 +70,8 @@ class StatusFile:
                 self._write_over(content)
 
     def _write_over(self, content: bytes) -> None:
-        """Write into the blocks that the file already has: this works on a full disk, too, and it
-        is then that people look. A reader that meets half of it reads again."""
+        """Overwrite the file in place: this works on a full disk, too, which is when people look. A
+        reader that sees half of it reads again."""
         with self._path.open("r+b", buffering=0) as file:
             file.write(content)
             file.truncate(len(content))
@@ -114,7 +114,7 @@ def _why_not(directory: Path, error: OSError) -> str:
 
 
 def _encodable(text: str) -> str:
-    """`text` without half surrogates: names of files may have them, JSON may not."""
+    """`text` without lone surrogates: file names may have them, JSON may not."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -1,4 +1,4 @@
-"""Writes status.json while a run goes on, and logs what comes in meanwhile."""
+"""Writes status.json during a run, and logs incidents and standard error."""
 
 import contextlib
 import os
@@ -24,8 +24,8 @@ SUMMARY_SECONDS = 60.0
 
 
 class StatusReporter:
-    """Reports on a run from when its stages begin to work: status.json, the log's incidents, and
-    what libraries write to standard error."""
+    """Reports on a run from the start of its stages: status.json, incidents in the log, and what
+    libraries write to standard error."""
 
     def __init__(self, directory: Path, log: Log, observer: Observer, title: str) -> None:
         self.incidents = Incidents(log)
@@ -35,14 +35,14 @@ class StatusReporter:
         self._summarized = time.monotonic()
 
     def stderr_redirected(self, owns_terminal: bool) -> contextlib.AbstractContextManager[None]:
-        """While inside, log what is written to standard error, if it would be written over a
-        display that owns the terminal."""
+        """While inside, redirect standard error to the log, if it would otherwise be written over a
+        live display."""
         if owns_terminal and os.isatty(STDERR):
             return self._stderr.redirected()
         return contextlib.nullcontext()
 
     async def keep_reporting(self, is_stopping: Callable[[], bool]) -> NoReturn:
-        """Report every few seconds until cancelled. A disk that hangs holds up nothing else."""
+        """Report every few seconds until cancelled. A disk that hangs blocks nothing else."""
 
         def report(now: Snapshot) -> None:
             self._status.write(
@@ -56,7 +56,7 @@ class StatusReporter:
         await self._status.keep(report)
 
     def end(self, state: State, note: str | None = None) -> None:
-        """Log what is left and write the last status: how the run ended, and why. Waits for the
+        """Log what is left and write the final status: how the run ended, and why. Waits for the
         disk."""
         self._stderr.end()
         self.incidents.summarize()
@@ -70,20 +70,20 @@ class LoadingStatus:
         self._status = _Status(directory, observer, title)
 
     async def keep_reporting(self) -> NoReturn:
-        """Report every few seconds until cancelled. A disk that hangs holds up nothing else."""
+        """Report every few seconds until cancelled. A disk that hangs blocks nothing else."""
         await self._status.keep(partial(self._status.write, "loading"))
 
     def leave(self) -> None:
-        """Write no more; another reporter takes over. Waits for the disk."""
+        """Stop writing; another reporter takes over. Waits for the disk."""
         self._status.leave()
 
     def fail(self, note: str) -> None:
-        """Write as the last status why the run does not go on. Waits for the disk."""
+        """Write the final status: why the run cannot go on. Waits for the disk."""
         self._status.end("failed", note)
 
 
 class _Status:
-    """A status.json with one last writer: a thread that was left behind does not write after."""
+    """A status.json whose final status stays: a thread left behind cannot overwrite it."""
 
     def __init__(self, directory: Path, observer: Observer, title: str) -> None:
         self._file = StatusFile(directory, title)
@@ -92,7 +92,7 @@ class _Status:
         self._is_over = False
 
     async def keep(self, report: Callable[[Snapshot], None]) -> NoReturn:
-        """Call `report` in a thread every few seconds, with the run as it is then."""
+        """Call `report` in a thread every few seconds, with a new snapshot."""
         while True:
             await in_thread("status", partial(report, self._observer.look()))
             await anyio.sleep(STATUS_SECONDS)

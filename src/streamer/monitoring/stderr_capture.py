@@ -1,4 +1,4 @@
-"""What native libraries write to standard error: into the run's log, not through its live
+"""Sends what native libraries write to standard error to the run's log instead of over its
 display."""
 
 import contextlib
@@ -13,7 +13,7 @@ from streamer.concurrency.events import Log
 STDERR = 2
 NAME = "stderr.log"
 TURN_BYTES = 2**20
-"""The file is emptied when it has so many."""
+"""The file is emptied when it reaches this size."""
 LONGEST = 2000
 """Characters of a line that are logged."""
 
@@ -21,8 +21,8 @@ LONGEST = 2000
 class StderrCapture:
     """Redirects file descriptor 2 to a file in the run directory, and logs what is written there.
 
-    A file, not a pipe: a crash leaves the file behind, with the library's last message, where a
-    pipe would lose it; and a pipe that is not read in time would block whoever writes.
+    A file, not a pipe: a crash leaves the file, with the library's last message, where a pipe would
+    lose it; and a full pipe would block the library.
     """
 
     def __init__(self, directory: Path, log: Log) -> None:
@@ -34,7 +34,7 @@ class StderrCapture:
 
     @contextlib.contextmanager
     def redirected(self) -> Iterator[None]:
-        """Redirect while inside. If the file cannot be made, standard error stays as it is."""
+        """Redirect while inside. If the file cannot be created, standard error stays as it is."""
         try:
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError:
@@ -61,7 +61,7 @@ class StderrCapture:
                 self._path.unlink()
 
     def log_new(self, at_end: bool = False) -> None:
-        """Log the lines written since the last call; at the end, also an unfinished one."""
+        """Log the lines written since the last call; at the end, also an incomplete one."""
         with self._lock:
             new = self._take(at_end)
         for line in new.decode("utf-8", "replace").splitlines():

@@ -17,6 +17,6 @@ class WaitingNotice:
     def __call__(self, reason: str | None) -> None:
         if reason and not self._reason:
             self._print(f"waiting: {reason}")
-        if reason or self._counters.trouble == self._reason:
-            self._counters.trouble = reason
+        if reason or self._counters.waiting_for == self._reason:
+            self._counters.waiting_for = reason
         self._reason = reason

@@ -41,7 +41,7 @@ async def watch(
         before_then, then = then, time.monotonic()
         for stage in STAGES:
             passed = min(then - before_then, 2 * every)
-            gets_on = beats[stage] != before[stage] or counters.trouble is not None
+            gets_on = beats[stage] != before[stage] or counters.waiting_for is not None
             still[stage] = 0.0 if gets_on else still[stage] + passed
         hanging = [stage for stage in counters.at_work() if still[stage] >= seconds]
         if hanging or min(still.values()) >= seconds:
