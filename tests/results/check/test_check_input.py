@@ -26,7 +26,7 @@ def test_input_that_is_gone_is_not_checked_and_no_fault(run):
     report = look(run)
     assert report.first_fault is None
     assert report.inputs.state == "not checked"
-    assert f"not checked: {run.input} (not found)" in report.inputs.said
+    assert f"not checked: {run.input} (not found)" in report.inputs.found
 
 
 def test_standard_input_is_not_checked(run):
@@ -45,7 +45,7 @@ def test_standard_input_is_not_checked(run):
                 )
     report = look(run)
     assert report.first_fault is None
-    assert "not checked: - (it can be read only once)" in report.inputs.said
+    assert "not checked: - (it can be read only once)" in report.inputs.found
 
 
 def test_a_pipe_is_not_waited_for(run):
@@ -53,7 +53,7 @@ def test_a_pipe_is_not_waited_for(run):
     os.mkfifo(run.input)
     report = look(run)
     assert report.first_fault is None
-    assert "it can be read only once" in report.inputs.said
+    assert "it can be read only once" in report.inputs.found
 
 
 def test_a_change_in_the_middle_is_found_by_counting_alone(tmp_path):
@@ -64,8 +64,8 @@ def test_a_change_in_the_middle_is_found_by_counting_alone(tmp_path):
     run.input.write_text(f"{text[:middle]} {text[middle + 1 :]}")
     unread = look(run, read_input=False)
     assert unread.first_fault is None
-    assert "1 of 1 unchanged; 1 with another time of modification" in unread.inputs.said
-    assert "records not counted (--no-input)" in unread.inputs.said
+    assert "1 of 1 unchanged; 1 with another time of modification" in unread.inputs.found
+    assert "records not counted (--no-input)" in unread.inputs.found
     first = look(run).inputs.first
     assert first == f"{run.input}: it has 9,999 records, the run has 10,000 of it"
 
@@ -82,14 +82,14 @@ def test_a_new_time_of_modification_is_said_and_no_fault(run):
     os.utime(run.input, (1, 1))
     report = look(run)
     assert report.first_fault is None
-    assert "11 records in them; 1 with another time of modification" in report.inputs.said
+    assert "11 records in them; 1 with another time of modification" in report.inputs.found
 
 
 def test_input_that_was_followed_is_not_checked(run):
     run.manifest(config={"paths": [str(run.input)], "follow": True}, inputs=[])
     report = look(run)
     assert report.first_fault is None
-    assert "followed" in report.inputs.said
+    assert "followed" in report.inputs.found
 
 
 def test_relative_paths_begin_where_the_run_was_begun(run, tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_relative_paths_begin_where_the_run_was_begun(run, tmp_path, monkeypatch
     run.manifest(inputs=[identity(one) for one in expand(["in.jsonl"])])
     monkeypatch.chdir(tmp_path / "elsewhere")
     report = look(run, read_input=False)
-    assert "1 of 1 unchanged" in report.inputs.said
+    assert "1 of 1 unchanged" in report.inputs.found
     assert Path.cwd() == tmp_path / "elsewhere"
     (tmp_path / "in.jsonl").write_text("{}")
     assert "in.jsonl: its size was" in look(run).inputs.first
@@ -130,4 +130,4 @@ def test_compressed_input_is_counted(run):
     run.input.unlink()
     packed.rename(run.input)
     run.know_input()
-    assert "11 records" in look(run).inputs.said
+    assert "11 records" in look(run).inputs.found

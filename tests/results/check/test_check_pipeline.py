@@ -48,7 +48,7 @@ def test_a_run_of_the_embedded_records_is_whole(limit, tmp_path):
     run, _ = run_with(None, out=tmp_path / "RUN", limit=limit)
     report = look(run)
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
-    assert f"{limit or 200} records" in report.inputs.said
+    assert f"{limit or 200} records" in report.inputs.found
 
 
 def test_a_run_of_nothing_is_whole(tmp_path):

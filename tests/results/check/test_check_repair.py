@@ -45,9 +45,9 @@ def test_a_killed_run_is_not_broken(killed):
     assert report.first_fault is None
     assert "not finished" in report.verdict
     assert "5 rows and 3 rejected" in report.verdict
-    assert "metrics/part-00002.parquet.tmp, rejected/part-00002.parquet" in report.leftovers.said
-    assert "`streamer check --repair` removes what a crash left" in report.leftovers.said
-    assert "records not counted (the run is not finished)" in report.inputs.said
+    assert "metrics/part-00002.parquet.tmp, rejected/part-00002.parquet" in report.leftovers.found
+    assert "`streamer check --repair` removes what a crash left" in report.leftovers.found
+    assert "records not counted (the run is not finished)" in report.inputs.found
     assert killed.files() == before
 
 
@@ -150,7 +150,7 @@ def test_a_run_that_is_being_written_is_left_alone(killed):
         assert "being written" in report.verdict
         assert killed.files() == before
         holder.kill()
-    assert "a crash left" in look(killed).leftovers.said
+    assert "a crash left" in look(killed).leftovers.found
     assert len(repair(killed.path)) == 2
 
 

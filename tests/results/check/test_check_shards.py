@@ -35,7 +35,7 @@ def test_a_run_of_two_shards_is_whole_and_in_order(run):
     report = look(run)
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
     assert "whole: 8 rows and 3 rejected" in report.verdict
-    assert "11, each once and in order" in report.rows.said
+    assert "11, each once and in order" in report.rows.found
     rows = Run(run.path, {}).table("metrics")["row"].to_pylist()
     assert rows == [0, 1, 3, 4, 5, 7, 8, 10]
 
@@ -48,7 +48,7 @@ def test_a_commit_that_is_missing_at_the_end_of_a_shard_is_missed(run):
     run.manifest(status="running", counts={})  # the first shard has not come so far yet
     report = look(run)
     assert report.first_fault is None
-    assert "7, each once and in order" in report.rows.said
+    assert "7, each once and in order" in report.rows.found
 
 
 def test_a_commit_that_is_missing_in_a_shard_is_missed(run):
@@ -80,11 +80,11 @@ def test_what_shards_left_that_were_killed_is_removed_and_nothing_else(run):
     before = run.files()
     report = look(run)
     assert report.first_fault is None
-    assert report.leftovers.said.startswith(", ".join(left[:3]))
+    assert report.leftovers.found.startswith(", ".join(left[:3]))
     assert repair(run.path) == left
     locks = {".lock", f"{FIRST.folder}/.lock", f"{SECOND.folder}/.lock"}
     assert run.files().keys() - locks == before.keys() - set(left)
-    assert "nothing" in look(run).leftovers.said
+    assert "nothing" in look(run).leftovers.found
 
 
 def test_a_part_beyond_the_last_commit_of_its_shard_is_kept_as_evidence(run):

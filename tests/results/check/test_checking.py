@@ -33,7 +33,7 @@ def test_a_good_run_passes(run):
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
     assert report.first_fault is None
     assert "whole: 8 rows and 3 rejected" in report.verdict
-    assert "1 of 1 unchanged, 11 records" in report.inputs.said
+    assert "1 of 1 unchanged, 11 records" in report.inputs.found
 
 
 @pytest.mark.parametrize(

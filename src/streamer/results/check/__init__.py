@@ -1,1 +1,1 @@
-"""A run looked over afterwards: `streamer check`, which writes nothing, and `--repair`."""
+"""Verifies a run afterwards: `streamer check`, which writes nothing, and `--repair`."""

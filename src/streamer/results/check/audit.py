@@ -1,4 +1,4 @@
-"""`streamer check`: everything that a run directory promises, verified."""
+"""`streamer check`: verify everything that a run directory promises."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,19 +24,21 @@ def check(
     on_step: Callable[[str], Any],
     tables: Sequence[Table] = TABLES,
 ) -> Report:
-    """Verify the run directory `path` and change nothing. `on_step` hears what is being read.
+    """Verify the run directory `path` and change nothing. `on_step` is called with each file read.
 
-    Of `tables` it knows the columns and what their rows stand for; of others that the run has, that
-    they belong to its commits, and that their rows are in order.
+    For `tables`, verifies the columns and what the rows stand for; for other tables, that they
+    belong to its commits and that their rows are in order.
 
-    An unfinished run is verified as far as it goes; that it is unfinished is no fault.
+    An unfinished run is verified as far as it goes; being unfinished is no fault.
 
     :raises UsageError: there is no run.
     """
     report = Report(path)
     live = is_being_written(path)
     leads = leading(tables).name
-    manifest = _manifest(path, leads, report)  # before the parts: all it counts is in them then
+    manifest = _manifest(
+        path, leads, report
+    )  # read before the parts, so that they hold all it counts
     try:
         listing = list_parts(path, leads)
     except OSError as error:
@@ -46,12 +48,12 @@ def check(
     if manifest.status == "finished":
         for gap in audit.gaps:
             report.footers.fault(gap)
-    _say(report, manifest, live, audit)
+    _describe(report, manifest, live, audit)
     if manifest.is_closed:
         _compare_counts(report, manifest, totals)
     _inputs(report, manifest, totals, read_input, on_step)
     _leftovers(report, listing, manifest, live)
-    rows = " and ".join(totals.said())
+    rows = " and ".join(totals.as_text())
     goes_on = "it is being written" if live else "resuming goes on from here"
     report.verdict = (
         f"{path} is whole: {rows}"
@@ -62,9 +64,9 @@ def check(
 
 
 def _manifest(path: Path, leads: str, report: Report) -> Manifest:
-    """The manifest; an empty one, and a fault, if it cannot be read beside parts that may.
+    """The manifest; if it cannot be read but there are parts, an empty one and a fault.
 
-    :raises UsageError: nothing here is a run's.
+    :raises UsageError: this is not a run.
     """
     try:
         return read_manifest(path)
@@ -75,34 +77,34 @@ def _manifest(path: Path, leads: str, report: Report) -> Manifest:
         return Manifest()
 
 
-def _say(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> None:
-    """What each line says where nothing is wrong."""
+def _describe(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> None:
+    """Fill in what each line shows if nothing is wrong."""
     totals = audit.totals
     now = "being written" if live else manifest.status
     if manifest.status == "running" and not live:
         now = "not finished: it was killed"
-    report.manifest.said = f"{now}, by streamer {manifest.versions.get('streamer', '?')}"
-    report.files.said = f"{audit.parts:,} read whole, checksums right"
-    report.schemas.said = "equal in all parts of a table"
-    report.footers.said = "parts are numbered without a gap, and none is missing"
-    report.rows.said = f"{totals.records or 0:,}, each once and in order"
-    report.counts.said = ", ".join(totals.said())
+    report.manifest.found = f"{now}, by streamer {manifest.versions.get('streamer', '?')}"
+    report.files.found = f"{audit.parts:,} read whole, checksums right"
+    report.schemas.found = "equal in all parts of a table"
+    report.footers.found = "parts are numbered without a gap, and none is missing"
+    report.rows.found = f"{totals.records or 0:,}, each once and in order"
+    report.counts.found = ", ".join(totals.as_text())
 
 
 def _compare_counts(report: Report, manifest: Manifest, totals: Totals) -> None:
-    """A run that ended in order counted what its parts hold."""
+    """The manifest of a run that ended cleanly counts what its parts hold."""
     held = {**(totals.held or {}), "records": totals.records}
     for key, have in held.items():
-        said = getattr(manifest.counts, key, None)
-        if have is not None and said != have:
-            report.counts.fault(f"manifest.json counts {said} {key}, the parts hold {have}")
+        recorded = getattr(manifest.counts, key, None)
+        if have is not None and recorded != have:
+            report.counts.fault(f"manifest.json counts {recorded} {key}, the parts hold {have}")
 
 
 def _inputs(
     report: Report, manifest: Manifest, totals: Totals, read_input: bool,
     on_step: Callable[[str], Any],
 ) -> None:  # fmt: skip
-    """Against the input, whose records are counted where the run has all of them."""
+    """Compare with the input; count its records if the run is finished and whole."""
     if report.manifest.faults:
         report.inputs.skip("the manifest, which names it, cannot be read")
         return
@@ -115,7 +117,7 @@ def _inputs(
         why = "parts are damaged"
     check_inputs(manifest, None if why else totals.sources, report.inputs, on_step)
     if why:
-        report.inputs.said += f"; records not counted ({why})"
+        report.inputs.found += f"; records not counted ({why})"
 
 
 def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool) -> None:
@@ -123,7 +125,7 @@ def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool)
     if live:
         line.skip("the run is being written")
         return
-    line.said, leads = "nothing", listing.leading
+    line.found, leads = "nothing", listing.leading
     line.remedy = (
         f"restore the parts of {leads} from a copy, or remove this part by hand and resume"
     )
@@ -136,4 +138,4 @@ def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool)
     if leftovers.removable:
         names = [str(file.relative_to(report.path)) for file in leftovers.removable]
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
-        line.said = f"{', '.join(names[:3])}{more}: {FIX}"
+        line.found = f"{', '.join(names[:3])}{more}: {FIX}"

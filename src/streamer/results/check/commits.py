@@ -1,9 +1,9 @@
-"""All commits of a run, one after the other: files, schemas, footers, rows and running counts.
+"""Verifies all commits of a run in order: files, schemas, footers, rows and running counts.
 
-Those of a run that several shards wrote are gone through shard by shard: each has its own numbers
-and its own running counts, and its rows follow those of the shard before it.
+If several shards wrote the run, they are verified in turn: each has its own numbers and running
+counts, and its rows follow those of the shard before it.
 
-Memory holds one row group, and of a commit the row numbers alone.
+Memory holds one row group, and the row numbers of one commit.
 """
 
 import itertools
@@ -35,7 +35,7 @@ class Reading:
 
 
 class CommitAudit:
-    """Goes through the commits in order and puts what is wrong into `report`."""
+    """Goes through the commits in order and records faults in `report`."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class CommitAudit:
     ) -> None:
         self._known = {table.name: table for table in tables}
         self._counted = {table.name: table.counted_as for table in tables if table.counted_as}
-        """Tables in which each input row is once."""
+        """Tables that hold each input row once, and the name of their count."""
         self.totals = self._nothing()
-        """Of the shard that is looked at."""
+        """Totals of the current shard."""
         self.gaps: list[str] = []
-        """Shards that do not begin where the one before them ends: faults, if the run has ended."""
+        """Shards that do not begin where the previous one ends: faults, if the run is finished."""
         self.parts = 0
         self._listing = listing
         self._leading = listing.leading
@@ -59,11 +59,11 @@ class CommitAudit:
         self._report = report
         self._on_step = on_step
         self._tables = {self._leading, *self._counted}
-        """Those that the run has."""
+        """Names of the tables that the run has."""
         self._schemas: dict[str, tuple[str, pa.Schema]] = {}
 
     def run(self) -> Totals:
-        """Look at every part; the totals of all commits."""
+        """Verify every part; returns the totals of all commits."""
         every = self._nothing()
         for _, shard in itertools.groupby(sorted(self._listing.commits), lambda part: part.shard):
             self.totals = self._nothing(every.end_row)
@@ -82,7 +82,7 @@ class CommitAudit:
         return Totals(dict.fromkeys(self._counted.values(), 0), end_row)
 
     def _shard(self, parts: Sequence[Part]) -> None:
-        """Look at the commits of one shard."""
+        """Verify the commits of one shard."""
         expected = 0
         for part in parts:
             if part.number > expected:
@@ -155,7 +155,7 @@ class CommitAudit:
         return np.concatenate(found)
 
     def _same_schema(self, table: str, name: str, schema: pa.Schema) -> bool:
-        """Whether the part has the columns that its table has; told if not."""
+        """Whether the part has the columns of its table; if not, a fault is recorded."""
         if table in self._schemas:
             first, reference = self._schemas[table]
             fault = difference(schema, reference) and (
@@ -170,7 +170,7 @@ class CommitAudit:
         return not fault
 
     def _chain(self, commit: Part, footer: Footer) -> None:
-        """Its rows go on where those of the commit before ended."""
+        """Verify that its rows begin where those of the previous commit end."""
         before = self.totals.end_row
         if before is not None and footer.first_row != before:
             fault = (
@@ -185,22 +185,22 @@ class CommitAudit:
         self.totals.end_row = footer.end_row
 
     def _tables_of(self, part: Part, footer: Footer, readings: dict[str, Reading | None]) -> None:
-        """The commit has the parts that its footer names, with as many rows, and no others."""
+        """Verify that the commit has exactly the parts in its footer, with as many rows."""
         fault = self._report.footers.fault
         commit = f"{self._leading}/{part.file}"
         for table in sorted({*footer.tables, *readings}):
-            name, said = f"{table}/{part.file}", footer.tables.get(table, 0)
+            name, expected = f"{table}/{part.file}", footer.tables.get(table, 0)
             reading = readings.get(table)
             if table not in readings:
-                if said or part.number == 0:  # the first commit has all, so that all can be read
-                    fault(f"{name} is missing: {commit} says that it has {said:,} rows")
-            elif reading is not None and reading.rows != said:
-                fault(f"{name} has {reading.rows:,} rows; the footer of {commit} says {said:,}")
+                if expected or part.number == 0:  # the first commit has a part of every table
+                    fault(f"{name} is missing: {commit} says that it has {expected:,} rows")
+            elif reading is not None and reading.rows != expected:
+                fault(f"{name} has {reading.rows:,} rows; the footer of {commit} says {expected:,}")
             elif reading is not None and reading.footer not in (None, footer):
                 fault(f"{name} does not belong to {commit}: their footers differ")
 
     def _rows_of(self, commit: Part, footer: Footer, readings: dict[str, Reading | None]) -> None:
-        """Each row of the commit is in one of the counted tables, once, and all are in order."""
+        """Verify that each row of the commit is in one of the counted tables, once and in order."""
         counted: dict[str, Numbers] = {}
         hidden = False
         for table, reading in readings.items():
@@ -218,20 +218,20 @@ class CommitAudit:
             self._report.rows.fault(fault)
 
     def _count(self, commit: Part, footer: Footer, readings: dict[str, Reading | None]) -> None:
-        """The footer's running counts are what the parts hold up to here."""
+        """Verify that the footer's running counts are what the parts up to here hold."""
         held, counts = self.totals.held, footer.counts
         is_hidden = None in held.values() or any(
             readings.get(table) is None and footer.tables.get(table) for table in self._counted
         )
         for table, name in self._counted.items():
-            said, before = counts.get(name), held[name]
+            recorded, before = counts.get(name), held[name]
             if is_hidden or before is None:
-                held[name] = said if isinstance(said, int) else None
+                held[name] = recorded if isinstance(recorded, int) else None
                 continue
             reading = readings.get(table)
             held[name] = before + (reading.rows if reading else 0)
-            if said != held[name]:
+            if recorded != held[name]:
                 self._report.counts.fault(
-                    f"{self._leading}/{commit.file}: its footer counts {said} {name} up "
+                    f"{self._leading}/{commit.file}: its footer counts {recorded} {name} up "
                     f"to here, the parts hold {held[name]}"
                 )

@@ -1,4 +1,4 @@
-"""What was read, looked at again: is it unchanged, and does it have as many records as the run?"""
+"""Reads the input again: is it unchanged, and does it have as many records as the run?"""
 
 import contextlib
 import itertools
@@ -22,10 +22,10 @@ def check_inputs(
     line: Line,
     on_step: Callable[[str], Any],
 ) -> None:
-    """Compare each input with what the manifest says of it and, if `found` (records of the run by
-    source) is given, with how many records it has.
+    """Compare each input with its entry in the manifest and, if `found` (the run's records by
+    source) is given, count its records.
 
-    What is gone, or can be read only once, is not checked: that is no fault of the run.
+    Inputs that are gone, or that can be read only once, are skipped: that is no fault of the run.
     """
     if manifest.config.follow:
         line.skip("it was followed as it grew")
@@ -58,18 +58,18 @@ def check_inputs(
         left = None if left is None else max(0, left - of_run)
     for name in sorted(set(found or ()) - {entry.name for entry in manifest.inputs}):
         line.fault(f"rows have the source {name}, which is no input in the manifest")
-    line.said = f"{len(manifest.inputs) - len(skipped):,} of {len(manifest.inputs):,} unchanged"
+    line.found = f"{len(manifest.inputs) - len(skipped):,} of {len(manifest.inputs):,} unchanged"
     if found is not None:
-        line.said += f", {records:,} records in them"
+        line.found += f", {records:,} records in them"
     if newer:
-        line.said += f"; {newer:,} with another time of modification"
+        line.found += f"; {newer:,} with another time of modification"
     if skipped:
         more = f" and {len(skipped) - 1:,} more" if len(skipped) > 1 else ""
-        line.skip(f"{line.said}; not checked: {skipped[0]}{more}")
+        line.skip(f"{line.found}; not checked: {skipped[0]}{more}")
 
 
 def _available(manifest: Manifest) -> dict[str, Source]:
-    """The sources that the paths of the run name today, seen from where it was begun."""
+    """The sources that the run's paths name now, relative to its working directory."""
     sources: dict[str, Source] = {}
     begun, here = manifest.working_directory, Path.cwd()
     with contextlib.suppress(OSError):
@@ -85,21 +85,21 @@ def _available(manifest: Manifest) -> dict[str, Source]:
 
 
 def _can_be_read_again(source: Source) -> bool:
-    """Whether it is a file: a pipe gives what it has once, and reading it would wait."""
+    """Whether it is a file: a pipe can be read only once, and reading it would wait."""
     if source.name == STDIN:
         return False
     return "file" not in source.fs.protocol or Path(source.path).is_file()
 
 
 def _changes(entry: Input, now: Mapping[str, Any]) -> list[str]:
-    """In what the input differs from what was read. Its time does not count: a copy has another."""
+    """How the input differs from what was read, its modification time aside: a copy has another."""
     before = entry.model_dump()
     known = {key: value if before[key] is not None else None for key, value in now.items()}
     return changes(before, {**known, "modified": entry.modified})
 
 
 def _count(source: Source, most: int | None, on_step: Callable[[str], Any]) -> int:
-    """The records in `source`, at most `most`: split as the loader does, not looked into.
+    """How many records `source` has, at most `most`: split as the loader does, but not parsed.
 
     :raises RunFault: it could not be read.
     """

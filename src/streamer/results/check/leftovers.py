@@ -1,4 +1,4 @@
-"""What a crash leaves in a run directory, and its removal: that, and nothing else."""
+"""Finds what a crash left in a run directory, and removes it and nothing else."""
 
 import contextlib
 from collections.abc import Sequence
@@ -19,17 +19,17 @@ from streamer.writing.storage.new_folder import LOCK
 
 @dataclass(slots=True)
 class Leftovers:
-    """Files of a run directory that are not of the run."""
+    """Files in a run directory that do not belong to the run."""
 
     removable: list[Path] = field(default_factory=list)
     """Temporary files, and parts of the commit that a crash interrupted."""
     unexplained: list[Path] = field(default_factory=list)
-    """Parts beyond the last commit that no crash leaves: leading parts must be missing. Going on
-    would remove them, too, and do their rows again."""
+    """Parts after the last commit that no crash leaves, so leading parts must be missing. Resuming
+    would remove them, too, and measure their rows again."""
 
 
 def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftovers:
-    """What lies in the run directory `path` beside the run.
+    """The files in the run directory `path` that do not belong to the run.
 
     A crash interrupts one commit, the one after the last, whose rows follow those of the last.
     Other parts that lack their leading part are the only trace of rows that were lost.
@@ -44,7 +44,7 @@ def find_leftovers(path: Path, listing: Listing, manifest: Manifest) -> Leftover
 
 
 def _follows_last(file: Path, listing: Listing) -> bool:
-    """Whether the part `file` is of the commit after the last one of its writer."""
+    """Whether the part `file` belongs to the commit after the last one of its writer."""
     part = part_of(file.name)
     assert part is not None
     last = listing.last(part.shard)
@@ -68,7 +68,7 @@ def is_being_written(path: Path) -> bool:
     storage = LocalStorage(path)
     try:
         for names in writers(storage):
-            if names.own(LOCK) in storage.list(names.folder):  # looking must not make it
+            if names.own(LOCK) in storage.list(names.folder):  # checking must not create it
                 storage.lock(names.own(LOCK)).release()
     except Locked:
         return True
@@ -78,12 +78,12 @@ def is_being_written(path: Path) -> bool:
 
 
 def repair(path: Path, tables: Sequence[Table] = TABLES) -> list[str]:
-    """Remove from the run directory `path`, which has these `tables`, what a crash left; the names
-    of what was removed.
+    """Remove what a crash left in the run directory `path`, which has these `tables`; returns the
+    names of the removed files.
 
     Holds the locks of all its writers meanwhile.
 
-    :raises UsageError: there is no run, or a process is writing it.
+    :raises UsageError: there is no run, or another process is writing to it.
     :raises RunFault: something could not be removed.
     """
     try:

@@ -1,4 +1,4 @@
-"""Part files as they lie there: found, opened, their footers understood, every page decoded."""
+"""Part files as they are on disk: lists and opens them, parses footers, decodes every page."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,22 +14,22 @@ from streamer.writing.parts import METADATA_KEY
 
 
 class Damaged(Exception):
-    """What is wrong with one file."""
+    """A file is damaged; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The parts of a run at one moment: table to part to file."""
+    """The parts of a run at one moment: the file of each part of each table."""
 
     leading: str
     """The table whose parts make the commits."""
     tables: dict[str, dict[Part, Path]]
     strangers: list[Path] = field(default_factory=list)
-    """Parquet files beside them that are no parts, though readers take them for some."""
+    """Parquet files among them that are not parts, though readers would read them as such."""
 
     @property
     def commits(self) -> dict[Part, Path]:
-        """The commits: a part of the leading table each."""
+        """The commits, which are the parts of the leading table."""
         return self.tables[self.leading]
 
     def last(self, shard: str) -> Part | None:
@@ -40,8 +40,8 @@ class Listing:
 def list_parts(run: Path, leading: str) -> Listing:
     """The parts in `run`, of which the table `leading` leads.
 
-    That comes first: of a run that is being written, a commit's other parts are there before its
-    leading part, so none is missed.
+    The leading table is listed first: while a run is being written, a commit's other parts appear
+    before its leading part, so none is missed.
 
     :raises OSError: a directory cannot be read.
     """
@@ -60,13 +60,13 @@ def list_parts(run: Path, leading: str) -> Listing:
 
 
 def shown(file: Path) -> str:
-    """A part as messages name it: metrics/part-00000.parquet."""
+    """The name of a part in messages: metrics/part-00000.parquet."""
     return f"{file.parent.name}/{file.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What the writer says of a commit, in the footer of each of its parts."""
+    """The writer's record of a commit, in the footer of each of its parts."""
 
     first_row: int
     end_row: int
@@ -89,7 +89,7 @@ PROPER: dict[str, Callable[[Any], bool]] = {
 
 
 class OpenPart:
-    """A part that is open for reading: its footer is there. Close it after use.
+    """A part that is open for reading. Close it after use.
 
     :raises Damaged: it cannot be opened.
     """
@@ -114,22 +114,24 @@ class OpenPart:
         return METADATA_KEY in (self._file.metadata.metadata or {})
 
     def footer(self) -> Footer:
-        """What the writer put there.
+        """The parsed footer.
 
-        :raises Damaged: it is not what a writer puts there.
+        :raises Damaged: it is not a footer of the writer.
         """
         if not self.is_ours:
             raise Damaged(
                 f"has no {METADATA_KEY.decode()!r} in its footer: streamer did not write it"
             )
         try:
-            said = orjson.loads(self._file.metadata.metadata[METADATA_KEY])
+            entries = orjson.loads(self._file.metadata.metadata[METADATA_KEY])
         except orjson.JSONDecodeError as error:
             raise Damaged(f"its footer is not readable: {error}") from None
         for key, is_proper in PROPER.items():
-            if not isinstance(said, dict) or not is_proper(said.get(key)):
+            if not isinstance(entries, dict) or not is_proper(entries.get(key)):
                 raise Damaged(f"its footer has no proper {key!r}")
-        footer = Footer(said["first_row"], said["end_row"], said["tables"], said["counts"])
+        footer = Footer(
+            entries["first_row"], entries["end_row"], entries["tables"], entries["counts"]
+        )
         if not 0 <= footer.first_row <= footer.end_row:
             raise Damaged(f"its footer covers rows {footer.first_row:,} to {footer.end_row:,}")
         return footer

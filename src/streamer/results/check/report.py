@@ -1,4 +1,4 @@
-"""What was verified and what was found: a line for each verification, and the first fault."""
+"""The results of `streamer check`: a line for each verification, and the first fault."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,26 +13,26 @@ OTHER_INPUT = "put the input that was read back, or measure this one into anothe
 
 @dataclass(slots=True)
 class Line:
-    """One verification. Holds the first fault alone, however many there are."""
+    """One verification. Keeps the first fault and counts the others."""
 
     name: str
     remedy: str = AGAIN
-    """What to do about its faults."""
-    said: str = ""
-    """What was found where there is no fault."""
+    """How to fix its faults."""
+    found: str = ""
+    """What was found, if there is no fault."""
     unchecked: bool = False
-    """Whether it could not be looked at; `said` tells why."""
+    """Whether it could not be verified; `found` gives the reason."""
     faults: int = 0
     first: str = ""
 
     def fault(self, text: str) -> None:
-        """Something is wrong: what, and in which file."""
+        """Record a fault: what is wrong, and in which file."""
         self.first = self.first or text
         self.faults += 1
 
     def skip(self, why: str) -> None:
-        """It is not verified, which is no fault."""
-        self.unchecked, self.said = True, why
+        """Record that this was not verified, which is no fault."""
+        self.unchecked, self.found = True, why
 
     @property
     def state(self) -> str:
@@ -41,15 +41,15 @@ class Line:
 
     @property
     def detail(self) -> str:
-        """What the table says beside the state."""
+        """The table's entry next to the state."""
         if not self.faults:
-            return self.said
+            return self.found
         return self.first + (f" (and {self.faults - 1:,} more)" if self.faults > 1 else "")
 
 
 @dataclass(slots=True)
 class Report:
-    """All verifications of one run directory, in the order in which they are told."""
+    """All verifications of one run directory, in the order in which they are printed."""
 
     path: Path
     manifest: Line = field(default_factory=lambda: Line("manifest"))
@@ -61,24 +61,24 @@ class Report:
     inputs: Line = field(default_factory=lambda: Line("input", remedy=OTHER_INPUT))
     leftovers: Line = field(default_factory=lambda: Line("left over"))
     verdict: str = ""
-    """In one sentence, if nothing is wrong."""
+    """One sentence, for a run without faults."""
 
     @property
     def lines(self) -> list[Line]:
-        """In the order of the table: causes before what follows from them."""
+        """In the order of the table: causes before their consequences."""
         return [self.manifest, self.files, self.schemas, self.footers, self.rows, self.counts,
                 self.inputs, self.leftovers]  # fmt: skip
 
     @property
     def first_fault(self) -> str | None:
-        """What is wrong, and what to do about it; None if nothing is."""
+        """The first fault and how to fix it; None if there is none."""
         for line in self.lines:
             if line.faults:
                 return f"{self.path} does not pass: {line.first}. What to do: {line.remedy}."
         return None
 
     def print(self, console: Console) -> None:
-        """The table, and the verdict if there is no fault."""
+        """Print the table, and the verdict if there is no fault."""
         table = Table()
         table.add_column("verified")
         table.add_column("result")

@@ -9,8 +9,8 @@ Numbers = npt.NDArray[np.int64]
 
 
 def fault_of_rows(first: int, end: int, found: Mapping[str, Numbers]) -> str | None:
-    """What keeps the row numbers in `found` (part to numbers) from being first to end - 1, each
-    once, ascending in each part; None if nothing does."""
+    """The first fault if the row numbers in `found` (by part) are not first to end - 1, each once
+    and ascending in each part; None if they are."""
     for name, numbers in found.items():
         if fault := fault_of_order(name, first, end, numbers, step=1):
             return fault
@@ -27,8 +27,8 @@ def fault_of_rows(first: int, end: int, found: Mapping[str, Numbers]) -> str | N
 
 
 def fault_of_order(name: str, first: int, end: int, numbers: Numbers, step: int) -> str | None:
-    """What keeps the row `numbers` of the part `name` from lying between first and end - 1, each at
-    least `step` behind the one before; None if nothing does."""
+    """The first fault if the row `numbers` of the part `name` are not between first and end - 1,
+    each at least `step` more than the one before; None if they are."""
     steps = np.flatnonzero(np.diff(numbers) < step)
     if len(steps):
         before, after = numbers[steps[0]], numbers[steps[0] + 1]

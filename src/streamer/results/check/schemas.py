@@ -1,4 +1,4 @@
-"""The columns of part files: those that the table must have, and the same in all of its parts."""
+"""Verifies the columns of part files: those that the table must have, equal in all its parts."""
 
 from collections.abc import Sequence
 
@@ -8,8 +8,9 @@ from streamer.tables import Table
 
 
 def schema_fault(table: Table | None, schema: pa.Schema, columns: Sequence[str]) -> str:
-    """What is wrong with the first part of `table`, None for one that only the run knows; `columns`
-    are the measurements that the manifest names, last in the table that leads. Empty if nothing."""
+    """What is wrong with the schema of the first part of `table`; empty if nothing. `table` is None
+    for one that only the run knows. `columns` are the measurements that the manifest names, the
+    last ones of the leading table."""
     if table is None:
         first = schema.field(0) if len(schema) else None
         is_row = first is not None and (first.name, first.type) == ("row", pa.int64())
@@ -27,7 +28,7 @@ def schema_fault(table: Table | None, schema: pa.Schema, columns: Sequence[str])
 
 
 def difference(schema: pa.Schema, reference: pa.Schema) -> str:
-    """The first column in which `schema` is not `reference`; empty if it is."""
+    """The first column in which `schema` differs from `reference`; empty if none does."""
     for index in range(max(len(schema), len(reference))):
         here = schema.field(index) if index < len(schema) else "nothing"
         there = reference.field(index) if index < len(reference) else "nothing"

@@ -1,4 +1,4 @@
-"""What the commits of a run hold, added up."""
+"""Totals of the commits of a run."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Totals:
-    """What the commits so far hold; None where a damaged or missing part hides it."""
+    """Totals of the commits so far; None where a damaged or missing part hides them."""
 
     held: dict[str, int | None]
-    """Rows of each table whose rows stand for input rows, under the name that counts give them."""
+    """Rows of each table whose rows stand for input rows, by the name of their count."""
     end_row: int | None = 0
     unwritten: int = 0
     """Rows before `end_row` that no shard has written."""
@@ -22,7 +22,7 @@ class Totals:
         return None if self.end_row is None else self.end_row - self.unwritten
 
     def add(self, other: "Totals") -> None:
-        """Take what the next shard holds."""
+        """Add the totals of the next shard."""
         for name, more in other.held.items():
             before = self.held[name]
             self.held[name] = None if before is None or more is None else before + more
@@ -30,6 +30,6 @@ class Totals:
         self.unwritten += other.unwritten
         self.sources += other.sources
 
-    def said(self) -> list[str]:
+    def as_text(self) -> list[str]:
         """How many rows there are of each kind, as text."""
         return [f"{count or 0:,} {name}" for name, count in self.held.items()]
