@@ -1,4 +1,4 @@
-"""What flows from planning on: records that run through the model together, and what came of it."""
+"""What flows from planning on: batches of records, and the results of running them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import pyarrow as pa
 from streamer.records import Rejection, TokenizedRecord
 
 N = TypeVar("N", int, npt.NDArray[np.int64])
-"""A number, or one for each of many batches."""
+"""One number, or an array with one for each batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +20,21 @@ class Window:
 
     index: int
     rows: int
-    """How many records it has, good and bad; the writer waits for as many."""
+    """How many records it has, good and bad; the writer waits until it has them all."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footprint(Generic[N]):
-    """What the memory that a batch needs grows with; or arrays of that, an entry a batch."""
+    """The sizes that determine how much memory a batch needs; or arrays with an entry per batch."""
 
     positions: N
     """Rows × width: token positions, padding included."""
     pairs: N
-    """Rows × width²: pairs of positions that attention and its mask have an entry for."""
+    """Rows × width²: entries of attention and of its mask."""
     passages: N
 
     def __add__(self, other: "Footprint[N]") -> "Footprint[N]":
-        """Of both together."""
+        """The sum of both."""
         return Footprint(
             self.positions + other.positions,
             self.pairs + other.pairs,
@@ -54,7 +54,7 @@ class PackedTokens:
     depths: npt.NDArray[np.int64]
     """[row, position]: the position id: how many tokens of its passage come before a token."""
     ends: npt.NDArray[np.int64]
-    """[row, position]: the position in the row behind the last token that sees this one."""
+    """[row, position]: the position in the row just after the last token that sees this one."""
     read_at: npt.NDArray[np.int64]
     """[passage]: index into the flattened rows of its last token, record by record."""
     branches: bool
@@ -64,7 +64,7 @@ class PackedTokens:
 
     @property
     def arrays(self) -> tuple[npt.NDArray[np.int64], ...]:
-        """What the device needs of it: tokens, depths, ends, read_at."""
+        """The arrays that the device needs: tokens, depths, ends, read_at."""
         return self.tokens, self.depths, self.ends, self.read_at
 
     @property
@@ -74,13 +74,13 @@ class PackedTokens:
 
     @property
     def footprint(self) -> Footprint[int]:
-        """What the memory that they need grows with."""
+        """The sizes that determine how much memory they need."""
         return Footprint(self.size, self.size * self.tokens.shape[1], len(self.read_at))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Records that run through the model together, and rejections that ride along."""
+    """Records that run through the model together, and rejections to be written with them."""
 
     window: Window
     records: tuple[TokenizedRecord, ...]
@@ -94,25 +94,25 @@ class Work:
     """What the device did for a batch."""
 
     tokens: int = 0
-    """Of all passages, as if none were shared."""
+    """Tokens of all passages, as if none were shared."""
     distinct: int = 0
-    """That were run: shared ones once."""
+    """Tokens that were run: shared ones count once."""
     positions: int = 0
-    """That were run, padding included."""
+    """Token positions that were run, padding included."""
     reruns: int = 0
-    """Passages run again by themselves in float32, because their residual was not finite."""
+    """Passages run again alone in float32, because their residual was not finite."""
     splits: int = 0
     """How often the batch was split because it did not fit the memory."""
     largest: Footprint[int] = NOTHING
-    """What was run at once: the batch, or the most positions, pairs and passages of its parts, if
-    it was split."""
+    """The footprint of the batch; if it was split, the most positions, pairs and passages of any
+    of its parts."""
     hopeless: int = 0
     """Records that did not fit the memory even alone."""
     faults: int = 0
     """How often the model raised an error, on the batch or a part of it."""
 
     def __add__(self, other: "Work") -> "Work":
-        """Of both halves of a batch."""
+        """The work of two parts of a batch together."""
         return Work(
             tokens=self.tokens + other.tokens,
             distinct=self.distinct + other.distinct,
@@ -131,11 +131,11 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a batch."""
+    """The result of running a batch."""
 
     window: Window
     records: tuple[TokenizedRecord, ...]
     tables: Mapping[str, pa.Table]
-    """By the name of each table of the run, its rows; the first column is `row`."""
+    """The rows for each table of the run, by the table's name; the first column is `row`."""
     rejections: tuple[Rejection, ...]
     work: Work

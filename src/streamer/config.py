@@ -25,8 +25,8 @@ KINDS: dict[Kind, dict[str, str]] = {
     "contrast": {"prompt": "prompt", "fact": "fact", "hallucination": "hall"},
     "text": {"text": "text"},
 }
-"""The kinds of record. For each, the roles that a JSON field can play in it, and the passage that
-comes of each, in column order; `fact` and `hall` are behind the prompt and a space."""
+"""The kinds of record. For each, the roles that a JSON field can play, and the passage made from
+each, in column order; `fact` and `hall` follow the prompt and a space."""
 ROLES: dict[Kind, tuple[str, ...]] = {kind: tuple(parts) for kind, parts in KINDS.items()}
 """The roles that a JSON field can play in each kind of record."""
 
@@ -59,17 +59,17 @@ class RunConfig(BaseModel):
     limit: Positive | None = None
     """Stop after this many input records."""
     too_long: Literal["reject", "truncate"] = "reject"
-    """What becomes of text longer than the model's context. Truncating changes what is measured,
-    so it has to be asked for."""
+    """What to do with text longer than the model's context. Truncating changes what is measured,
+    so it has to be requested."""
     follow: bool = False
-    """Go on with what comes: lines added to files, files added to directories, until stopped."""
+    """Keep reading lines added to files and files added to directories, until stopped."""
     max_record_bytes: Positive = 16 * 2**20
     """A longer record is rejected unparsed: at about 4 bytes a token no context holds it."""
 
     model: str = EMBEDDED
     """A hub name or a local Hugging Face directory."""
     revision: str | None = None
-    """The branch, tag or commit of a hub model. Left out: what its main branch is then."""
+    """The branch, tag or commit of a hub model. Left out: its main branch."""
     layers: tuple[Annotated[int, Field(ge=0)], ...] = (1, 3, 5)
     """The layers to read, in increasing order. Per-record metrics use the first three."""
     hook: str = "blocks.{layer}.hook_resid_post"
@@ -77,17 +77,17 @@ class RunConfig(BaseModel):
     sae: str = EMBEDDED
     """A directory or a SAELens release/sae_id, with {layer} in it."""
     sae_revision: str | None = None
-    """The same of the SAEs' hub repository."""
+    """The same for the SAEs' hub repository."""
     prepend_bos: bool | None = None
-    """Whether passages begin with BOS. Left out: as the SAEs' metadata says."""
+    """Whether passages begin with BOS. Left out: as in the SAEs' metadata."""
     trust_remote_code: bool = False
-    """Let a model run code of its own and load pickled weights."""
+    """Let a model run its own code and load pickled weights."""
 
     device: str = "auto"
     """auto (cuda, else cpu, on a Mac too), cpu, cuda, cuda:0, mps (tried on no Mac yet)."""
     dtype: Literal["float32", "float64", "bfloat16", "float16"] = "float32"
-    """Of the model's weights. The SAEs are float32, with float64 weights float64, which is for
-    checking numbers: it is slow, on a GPU very."""
+    """Format of the model's weights. The SAEs are float32, or float64 with float64 weights; float64
+    is for checking numbers: it is slow, very slow on a GPU."""
     fp16: bool = False
     """Run the model's matrix products in float16 (cuda, mps); on a CPU in bfloat16."""
     bf16: bool = False
@@ -96,24 +96,24 @@ class RunConfig(BaseModel):
     """native: the Hugging Face module; bridge: TransformerLens' bridge; auto: native where the
     architecture and the hook allow it."""
     sharing: Sharing = "trie"
-    """Which tokens run once. trie: all that passages begin with alike, where the architecture
-    passes the check at load, else prefix: passages that begin or equal another; none: no tokens."""
+    """Which tokens run only once. trie: every beginning that passages share, if the architecture
+    passes the check at load, else prefix: passages that begin or equal another; none: no token."""
     batch_size: Positive | None = None
     """Most records in a batch. Left out: as many as its token positions allow."""
     max_tokens: Positive | None = None
-    """Most token positions in a batch, padding included. How many there are is found while running:
+    """Most token positions in a batch, padding included. The actual number is found while running:
     as many as make it faster and fit the memory."""
     deterministic: bool = False
     """Fix batches and algorithms, so that the same run twice writes the same bytes."""
     overlap: bool = True
     """Read, compute and write at the same time. Without, one after another, for comparison."""
     window: Positive | None = None
-    """Most records that are sorted together, to share and pad better. Left out: 2048, of a
-    deterministic run 256. Nothing of a window is on disk before all of it is, so it is also kept to
-    twenty seconds of work, but for a deterministic run."""
+    """Most records that are sorted together, to share and pad better. Left out: 2048, or 256 for a
+    deterministic run. A window is written only once all of it is computed, so it is also limited to
+    twenty seconds of work, except in a deterministic run."""
 
     seed: int = 0
-    """Of the noise that stability is measured with."""
+    """Seed of the noise that stability is measured with."""
     noise_std: Annotated[float, Field(gt=0)] = 0.1
     """Standard deviation of that noise, per dimension, in units of the residual."""
 
@@ -124,24 +124,25 @@ class RunConfig(BaseModel):
     row_group_rows: Positive = 4096
     """Rows in a Parquet row group: about 2 MB at three layers."""
     part_rows: Positive = 1_000_000
-    """A part file closes at so many rows, if not before."""
+    """A part file closes at this many rows, if not before."""
     part_bytes: Positive = 128 * 2**20
-    """A part file closes at so many bytes, if not before."""
+    """A part file closes at this many bytes, if not before."""
     part_seconds: Annotated[float, Field(gt=0)] = 60.0
-    """A part file closes so many seconds after its first row, if not before: a kill costs that."""
+    """A part file closes this many seconds after its first row, if not before: a kill loses as
+    much."""
     disk_wait_seconds: Annotated[float, Field(ge=0)] = 3600.0
-    """How long to wait for room when the disk is full, before the run stops, to be resumed."""
+    """How long to wait for space on a full disk before the run stops, to be resumed."""
 
     stall_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """A stage that makes no progress for so long hangs, and the run breaks off. One batch must not
-    take longer; waiting for input is no standstill."""
+    """A stage without progress for this long counts as hung, and the run breaks off. No batch may
+    take longer; waiting for input does not count."""
 
     progress: Progress = "auto"
     """rich: live display; lines: a line every ten seconds; auto: rich on a terminal."""
     metrics_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     """Serve Prometheus metrics of the run at this port. Left out: nowhere."""
     metrics_address: str = "127.0.0.1"
-    """Where that port listens: by default for this machine alone; 0.0.0.0 for all who reach it."""
+    """Where that port listens: by default for this machine alone; 0.0.0.0 for everyone."""
 
     @property
     def window_records(self) -> int:
@@ -228,7 +229,7 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
 
 
 def _explain(error: ValidationError, file: Path | None) -> str:
-    """A line for each wrong key: where it stands, what it is, what it could be."""
+    """One message for all wrong keys: each key, its value, and what it could be."""
     lines = []
     for problem in error.errors():
         key = ".".join(str(part) for part in problem["loc"])

@@ -1,10 +1,10 @@
-"""What RUN/manifest.json says: one model, by which it is written and read.
+"""RUN/manifest.json: one model, used both to write and to read it.
 
-It belongs to the vocabulary, beside the records: `running` fills it in, `writing` keeps it on the
-disk, and `results` reads it back, and none of the three may import another for it.
+It is part of the vocabulary, like the records: `running` fills it in, `writing` stores it, and
+`results` reads it back, and none of the three may import another for it.
 
-A later version may add keys: each has a default, which it takes in a run that lacks it, and unknown
-ones are kept. What cannot be read like that gets a new `format`.
+A later version may add keys. Each has a default for runs that lack it, and unknown keys are kept. A
+change that this does not cover needs a new `format`.
 """
 
 import operator
@@ -19,9 +19,9 @@ from streamer.config import Kind
 from streamer.records import InputRange
 
 FORMAT = 1
-"""Of the manifests that this version writes. The first ones had no such key: that is 1, too."""
+"""The format that this version writes. The earliest manifests lack the key; they are 1, too."""
 CLOSED = ("finished", "stopped")
-"""How runs end in order: all that was computed is in their parts."""
+"""Status of runs that ended cleanly: all that was computed is in their parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,26 +29,26 @@ class Counts:
     """What a run has written. The names are those in its manifest and in the footers of parts."""
 
     records: int = 0
-    """Read, good and bad."""
+    """Records read, good and bad."""
     rows: int = 0
-    """Measured."""
+    """Records measured."""
     rejected: int = 0
     truncated: int = 0
     tokens: int = 0
-    """Of all passages, as if none were shared."""
+    """Tokens of all passages, as if none were shared."""
     tokens_run: int = 0
-    """Shared ones once."""
+    """Tokens that were run: shared ones count once."""
     reruns_in_float32: int = 0
     out_of_memory_splits: int = 0
     model_errors: int = 0
 
     @classmethod
-    def of(cls, said: Mapping[str, Any]) -> Self:
-        """What a manifest or footer says, which need not say all."""
-        return cls(**{name: said[name] for name in cls.__slots__ if name in said})
+    def of(cls, entries: Mapping[str, Any]) -> Self:
+        """The counts in a manifest or footer; those it lacks are 0."""
+        return cls(**{name: entries[name] for name in cls.__slots__ if name in entries})
 
     def __add__(self, other: "Counts") -> "Counts":
-        """Of both."""
+        """The sum of both."""
         return Counts(*map(operator.add, astuple(self), astuple(other)))
 
 
@@ -59,7 +59,7 @@ class Entry(BaseModel):
 
 
 class EarlierSession(Entry):
-    """One after which the run went on."""
+    """An earlier session of a run that was resumed."""
 
     started: str | None = None
     finished: str | None = None
@@ -100,8 +100,8 @@ class SaeEntry(Entry):
 
 
 class Settings(Entry):
-    """The configuration. Only what is asked of any run is named here: the rest was judged by the
-    version that wrote it, and is by the one that goes on with it."""
+    """The configuration. Only the keys that are read from any run are declared here: the others
+    were validated by the version that wrote them, and are again by the one that resumes."""
 
     paths: tuple[str, ...] = ()
     limit: int | None = None
@@ -129,41 +129,41 @@ class Manifest(Entry):
     finished: str | None = None
     earlier_sessions: tuple[EarlierSession, ...] = ()
     working_directory: str = "."
-    """Where its relative paths begin."""
+    """What its relative paths are relative to."""
     versions: dict[str, str] = {}
     config: Settings = Settings()
     kind: Kind | None = None
-    """What its records were found to be."""
+    """The kind of its records."""
     device: str | None = None
     settings: dict[str, str | int | bool] = {}
-    """What was set for the whole process."""
+    """Process-wide settings."""
     model: ModelEntry | None = None
     saes: tuple[SaeEntry, ...] = ()
     inputs: tuple[Input, ...] = ()
     range: InputRange = InputRange()
-    """The part of the input that it reads."""
+    """The range of the input that the run reads."""
     columns: tuple[str, ...] = ()
-    """Of the metrics, in the order of the table."""
+    """Names of the metrics, in the order of the table."""
     counts: Counts | None = None
     """Totals, once the run has ended."""
     seconds: float | None = None
     max_tokens: int | None = None
-    """Of a batch, in the end."""
+    """Most token positions in a batch, as of the end of the run."""
     stage_seconds: dict[str, float] = {}
     cause: str | None = None
-    """Why the run broke off, or could not be stopped in order."""
+    """Why the run broke off, or could not be stopped cleanly."""
 
     @property
     def is_closed(self) -> bool:
-        """Whether the run ended in order, finished or not."""
+        """Whether the run ended cleanly, finished or not."""
         return self.status in CLOSED and self.cause is None
 
     def session(self) -> EarlierSession:
-        """What is kept of a session when the next one begins."""
+        """The entry that stands for this session once the next one begins."""
         return EarlierSession(
             started=self.started,
             finished=self.finished,
-            # a session that was killed did not get to say how it ended
+            # a session that was killed could not record how it ended
             status="killed" if self.status == "running" else self.status,
             seconds=self.seconds,
             cause=self.cause,
@@ -172,37 +172,37 @@ class Manifest(Entry):
 
     @classmethod
     def parse(cls, content: bytes) -> Self:
-        """What `content` says.
+        """The manifest in `content`.
 
-        :raises ValueError: it is damaged, which says where; or of a later format.
+        :raises ValueError: it is damaged (the message names the key), or of a later format.
         """
-        said: Any = orjson.loads(content)
-        if not isinstance(said, dict) or "status" not in said:
+        parsed: Any = orjson.loads(content)
+        if not isinstance(parsed, dict) or "status" not in parsed:
             raise ValueError("it is not the manifest of a run")
-        written = said.get("format", FORMAT)
+        written = parsed.get("format", FORMAT)
         if not isinstance(written, int) or written > FORMAT:
             raise ValueError(
                 f"it has format {written}, and this version reads {FORMAT}: use the streamer that "
                 f"wrote it, or a newer one"
             )
         try:
-            return cls.model_validate(said)
+            return cls.model_validate(parsed)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             raise ValueError(f"{where}: {first['msg']}, found {first['input']!r:.80}") from None
 
     def updated(self, **entries: Any) -> Self:
-        """The same with `entries`.
+        """A copy with `entries` changed.
 
-        :raises ValueError: one is not what it should be.
+        :raises ValueError: an entry has the wrong type.
         """
         return self.model_validate(self.model_dump(exclude_unset=True) | entries)
 
     def entries(self) -> dict[str, Any]:
-        """All that it says, as JSON has it; `format` always."""
+        """Every entry that was set, as JSON types; always with `format`."""
         return {"format": self.format, **self.model_dump(mode="json", exclude_unset=True)}
 
     def content(self) -> bytes:
-        """The file."""
+        """The content of the file."""
         return orjson.dumps(self.entries(), option=orjson.OPT_INDENT_2) + b"\n"

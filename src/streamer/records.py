@@ -1,5 +1,5 @@
 """What flows from stage to stage: records (here), and batches of them (`batches.py`). Plain data:
-frozen, slotted, and nothing here knows a stage.
+frozen and slotted, independent of every stage.
 
 Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compute▶ Result ─▶ rows
      └─────────────┴─▶ Rejection ──────────────────────────────────────────▶ rejected rows
@@ -36,19 +36,19 @@ class Origin:
     offset: int
     """Byte offset of its first byte in the (decompressed) source."""
     end: int
-    """Byte offset behind it: where reading would go on."""
+    """Byte offset just after it: where reading would go on."""
     in_array: bool = False
     """Whether it is an element of a JSON array, rather than a line."""
     ended: bool = False
-    """Whether the rest of the source behind it is lost."""
+    """Whether the rest of the source after it is lost."""
     file: str | None = None
-    """Device and inode, where it is followed, as its name may pass to another,"""
+    """Device and inode of a followed file: its name may pass to another file. Otherwise None."""
     head: str | None = None
-    """and what it begins with, as that of a pipe."""
+    """A hash of the first bytes of a followed file or a pipe. Otherwise None."""
 
     @property
     def key(self) -> str:
-        """What it stood in: the file, whatever its name, if it is followed."""
+        """Its source; for a followed file, the file's id, which a rename does not change."""
         return self.file or self.source
 
 
@@ -62,27 +62,27 @@ class Position:
     offset: int
     """Byte offset in the (decompressed) source."""
     in_array: bool = False
-    """Whether that is inside a JSON array, behind an element."""
+    """Whether that is inside a JSON array, after an element."""
     ended: bool = False
     """Whether the rest of that source was lost."""
     file: str | None = None
-    """Device and inode, where it is followed,"""
+    """Device and inode of a followed file. Otherwise None."""
     head: str | None = None
-    """and a hash of what it begins with, up to the offset at most; also that of a pipe."""
+    """A hash of the first bytes, up to the offset at most, of a followed file or a pipe."""
 
     @property
     def inode(self) -> int | None:
-        """Of the file: devices may have other numbers after a reboot."""
+        """The file's inode alone: devices may be renumbered by a reboot."""
         return None if self.file is None else int(self.file.partition(":")[2])
 
     @property
     def key(self) -> str:
-        """What it is a place in: the file, whatever its name, if it is followed."""
+        """Its source; for a followed file, the file's id, which a rename does not change."""
         return self.file or self.source
 
     @classmethod
     def behind(cls, origin: Origin) -> Self:
-        """The place behind a record."""
+        """The position just after the record of `origin`."""
         return cls(
             origin.source,
             origin.position + 1,
@@ -96,13 +96,13 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class InputRange:
-    """A range of the input, which is the records of all sources in order: what one of several
-    processes reads."""
+    """A range of the input (the records of all sources in order), read by one of several
+    processes."""
 
     begin: Position | None = None
-    """Of its first record; None: the input's first."""
+    """Where its first record is; None: the first of the input."""
     end: Position | None = None
-    """Of the first record behind it; None: it goes to the end of the input."""
+    """Where the first record after it is; None: the range extends to the end of the input."""
     first_row: int = 0
     """Number of its first record among all records of the input."""
 
@@ -117,12 +117,12 @@ class Item:
     size: int
     """How many bytes it has in the source."""
     problem: str | None = None
-    """Why it cannot be a record, where reading already found out."""
+    """Why it cannot be a record, if that was found while reading."""
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One input object whose fields were found and have the right types."""
+    """One input object that has all its fields, with the right types."""
 
     origin: Origin
     raw: bytes
@@ -170,7 +170,7 @@ class Rejection:
 
     origin: Origin
     reason: str
-    """What is wrong, and behind the first colon, if there is one, the details of this record."""
+    """What is wrong; after the first colon, if there is one, the details of this record."""
     raw: bytes
     size: int
 
@@ -180,20 +180,20 @@ Loaded: TypeAlias = TokenizedRecord | Rejection
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Neighbours in input order, as the loader hands them over."""
+    """Consecutive records in input order, as the loader returns them."""
 
     records: tuple[Loaded, ...]
     sizes: tuple[int, ...]
-    """Bytes that each holds in memory, near enough for a bound."""
+    """Approximate bytes that each record holds in memory."""
 
     @classmethod
     def of(cls, records: Sequence[Loaded]) -> Self:
-        """With the sizes of `records`."""
+        """A chunk of `records`, with their sizes."""
         return cls(tuple(records), tuple(map(_held_bytes, records)))
 
     @property
     def size(self) -> int:
-        """Bytes that all hold."""
+        """Bytes that all records hold together."""
         return sum(self.sizes)
 
 
