@@ -1,4 +1,4 @@
-"""What a batch costs in memory, predicted before it is run from what is known when it is cut."""
+"""What a batch costs in memory, predicted when it is cut."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from streamer.batches import Footprint, N
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """Bytes that a batch holds at once at its peak, by what they grow with. The model's and the
-    SAEs' weights are always there, and do not count.
+    """Bytes that a batch holds at its peak, per position, pair and passage. The weights of the
+    model and the SAEs are always there, and do not count.
 
-    The default counts positions alone, a byte each: a budget of so many bytes is one of so many
+    The default counts a byte per position and nothing else: a budget in bytes is then one in
     positions.
     """
 
@@ -24,7 +24,7 @@ class BatchCost:
     """Bytes a passage: its features at all layers, d_sae wide each, and what is made of them."""
 
     def bytes(self, size: Footprint[N]) -> N:
-        """Of a batch, or of many at once."""
+        """Bytes of a batch, or of each of many."""
         return (
             self.position * size.positions + self.pair * size.pairs + self.passage * size.passages
         )

@@ -1,7 +1,7 @@
 """From passages to the rows that the model runs: each distinct token once.
 
 Passages that begin alike share their beginning (see `trie`), across the passages of a record and
-across the records of a batch; what is alike is found by comparing ids.
+across the records of a batch; shared tokens are found by comparing ids.
 """
 
 import itertools
@@ -24,19 +24,19 @@ from streamer.records import TokenizedRecord
 # position: in rows of 2,048 instead of 128 positions, a token takes 6.0 ms instead of 3.5 (d_model
 # 768, Gemma-2-shaped, 2 cores; bench/results/row_length.json). By that the next three are judged.
 FAR = 8
-"""A row of long passages that begin alike may have so many times `row_length` positions behind the
-longest beginning: 1,024. Each then looks at up to 1,024 that are not its own, which costs as much
+"""A row of long passages that begin alike may have this many times `row_length` positions after the
+longest beginning: 1,024. Each then attends to up to 1,024 that are not its own, which costs as much
 as 0.4 positions; a beginning of that length, run once for all of them, saves more."""
 HALF = 2
-"""Long passages of different records share a row if they have one in so many tokens in common. Two
+"""Long passages of different records share a row if they have one token in this many in common. Two
 of L tokens then take 1.5 L positions instead of 2 L, and 2.25 L² pairs instead of 2 L²: that pays
 up to L = 5,000."""
 EIGHTH = 8
-"""Passages of one record do, if they are long, where one in so many tokens is common. It trades
+"""Long passages of one record share a row if they have one token in this many in common. It trades
 time for padding: with a row for each passage, the short ones would be padded to the longest. Two of
 equal length L pay for it beyond L = 200 (1.9 L positions, 3.5 L² pairs)."""
 COMPARED = 2**16
-"""Tokens that are compared at once, which is faster than all of a window, and takes less memory."""
+"""Tokens compared at a time: faster than a whole window, and takes less memory."""
 Passage: TypeAlias = Sequence[int] | npt.NDArray[np.int32]
 
 
@@ -46,18 +46,18 @@ class Packing:
 
     sharing: Sharing
     row_length: int
-    """Most positions of a row into which passages are packed that have little in common. In a short
-    row, attention's square is small beside the matrix products."""
+    """Most positions of a row of passages that have little in common. In a short row, the quadratic
+    cost of attention is small compared to the matrix products."""
     context: int = sys.maxsize
-    """No row of long passages is longer than the model's context: some architectures have a mask of
-    that size."""
+    """Most positions of a row of long passages: the model's context, as some architectures have a
+    mask of that size."""
 
     def pack(self, records: Sequence[TokenizedRecord]) -> PackedTokens:
         """All passages of `records`, in as few positions as `sharing` allows."""
         return self._pack([ids for record in records for ids in record.tokens], _owners(records))
 
     def pack_passages(self, passages: Sequence[Passage]) -> PackedTokens:
-        """The same from token ids alone, each passage a record."""
+        """The same for plain token ids, each passage a record."""
         return self._pack(passages, np.arange(len(passages)))
 
     def _pack(self, passages: Sequence[Passage], owners: Ints) -> PackedTokens:
@@ -72,14 +72,14 @@ class Packing:
         return Trie.of(lengths, shared, firsts).rows(ids, order)
 
     def shares_a_row(self, record: TokenizedRecord) -> bool:
-        """Whether `record` is short enough to stand in a row with others."""
+        """Whether `record` is short enough to share a row with others."""
         return self.sharing == "trie" and 2 * record.longest <= self.row_length
 
     def in_order(self, records: Sequence[TokenizedRecord]) -> list[TokenizedRecord]:
         """Records that are all short, or all long (see `shares_a_row`), in the order in which they
-        are cut into batches. Short ones stand by their tokens, so that neighbours begin alike. Rows
-        of long ones are padded to the widest: they stand by width, but what has half of its tokens
-        in common with the one before it stays behind that."""
+        are cut into batches. Short ones are sorted by their tokens, so that neighbours begin alike.
+        Rows of long ones are padded to the widest, so these are sorted by width, except that one
+        with half of its tokens in common with the one before it stays after that."""
         by_tokens = sorted(records, key=lambda record: as_key(record.tokens[0]))
         if not records or self.shares_a_row(records[0]):
             return by_tokens
@@ -87,11 +87,11 @@ class Packing:
         group = np.cumsum(apart) - 1
         widest = np.zeros(group[-1] + 1, dtype=np.int64)
         np.maximum.at(widest, group, widths)
-        return [by_tokens[place] for place in np.lexsort((group, widest[group])).tolist()]
+        return [by_tokens[index] for index in np.lexsort((group, widest[group])).tolist()]
 
     def _compared(self, records: Sequence[TokenizedRecord]) -> tuple[npt.NDArray[np.bool_], Ints]:
-        """[record] of long ones in the order of their tokens: whether it has less than half of the
-        longest passage in common with the one before it, and how wide a row of its own is."""
+        """For long records in the order of their tokens, [record]: whether it has less than half of
+        the longest passage in common with the one before it, and how wide a row of its own is."""
         begins: list[npt.NDArray[np.bool_]] = []
         widths: list[Ints] = []
         last: list[TokenizedRecord] = []
@@ -108,8 +108,8 @@ class Packing:
         return np.concatenate(begins), np.concatenate(widths)
 
     def sizes(self, records: Sequence[TokenizedRecord]) -> Footprint[Ints]:
-        """[record]: about how large a batch of the first one, two, … of `records` is, which are
-        `in_order`."""
+        """[record]: the approximate size of a batch of the first one, two, … of `records`, which
+        are `in_order`."""
         lengths, shared, owners = self._in_turn(records)
         firsts = _firsts(records)
         last = np.append(firsts[1:], len(lengths)) - 1
@@ -122,8 +122,8 @@ class Packing:
         return Footprint(positions, positions * widest, last + 1)
 
     def _in_turn(self, records: Sequence[TokenizedRecord]) -> tuple[Ints, Ints, Ints]:
-        """The lengths of the passages of one record after another, how many tokens each shares with
-        the one before it, and which record it is of."""
+        """[passage] of all records in turn: its length, how many tokens it shares with the one
+        before it, and the index of its record."""
         passages = [ids for record in records for ids in record.tokens]
         lengths = _lengths(passages)
         shared = np.zeros_like(lengths)
@@ -134,15 +134,15 @@ class Packing:
     def _widths(
         self, lengths: Ints, shared: Ints, opens: npt.NDArray[np.bool_], firsts: Ints
     ) -> Ints:
-        """[record]: how wide its rows are where it has some of its own; `firsts` are the records'
-        first passages."""
+        """[record]: how wide its rows are if it shares none; `firsts` are the records' first
+        passages."""
         longest: Ints = np.maximum.reduceat(lengths, firsts)
         in_one_row = np.add.reduceat(opens.astype(np.int64), firsts) == opens[firsts]
         distinct = np.add.reduceat(lengths - shared, firsts) + shared[firsts]
         return np.where(in_one_row & (distinct <= self.context), distinct, longest)
 
     def _first_of_rows(self, lengths: Ints, shared: Ints, owners: Ints) -> Ints:
-        """Of passages in order, which ones open a row."""
+        """Which of the passages, in order, begin a row."""
         if self.sharing == "trie" and 2 * lengths.max() <= self.row_length:
             return _even_rows(lengths, shared, self.row_length)
         firsts = np.flatnonzero(self._opens(lengths, shared, owners))
@@ -151,7 +151,7 @@ class Packing:
         parts = list(itertools.pairwise([*firsts.tolist(), len(lengths)]))
 
         def filled(limit: int) -> tuple[int, Ints]:
-            """Positions, and what opens a row, where rows have at most `limit`."""
+            """Positions, and which passages begin a row, if rows have at most `limit`."""
             rows = [
                 first + _even_rows(lengths[first:end], shared[first:end], limit)
                 for first, end in parts
@@ -164,9 +164,9 @@ class Packing:
         return min(ways, key=lambda way: way[0])[1]
 
     def _opens(self, lengths: Ints, shared: Ints, owners: Ints) -> npt.NDArray[np.bool_]:
-        """[passage]: whether it stands apart from the one before it, where passages are long. In a
-        trie, one that has half of its tokens in common with that does not, as it may be examples
-        that all prompts begin with; nor does one of the same record, if that is not very long."""
+        """[passage]: whether it begins a row, if passages are long. In a trie, one with half of its
+        tokens in common with the one before it does not: they may be examples that all prompts
+        begin with. Neither does one of the same record, if it is not very long."""
         joins = shared[1:] == lengths[:-1]
         if self.sharing == "none":
             joins = np.zeros_like(joins)
@@ -187,12 +187,12 @@ class Packing:
 
 
 def _owners(records: Sequence[TokenizedRecord]) -> Ints:
-    """[passage]: which of `records` it is of."""
+    """[passage]: the index of its record."""
     return np.repeat(np.arange(len(records)), [len(record.tokens) for record in records])
 
 
 def _blocks(records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord]]:
-    """Neighbours, of about `COMPARED` tokens together."""
+    """`records` in blocks of about `COMPARED` tokens."""
     tokens = itertools.accumulate(sum(map(len, record.tokens)) for record in records)
     by_block = itertools.groupby(zip(records, tokens, strict=True), lambda one: one[1] // COMPARED)
     for _, block in by_block:
@@ -200,7 +200,7 @@ def _blocks(records: Sequence[TokenizedRecord]) -> Iterator[list[TokenizedRecord
 
 
 def _firsts(records: Sequence[TokenizedRecord]) -> Ints:
-    """[record]: the place of its first passage among those of all."""
+    """[record]: the index of its first passage among all passages."""
     counts = np.array([len(record.tokens) for record in records])
     firsts: Ints = np.cumsum(counts) - counts
     return firsts
@@ -211,8 +211,9 @@ def _lengths(passages: Sequence[Passage]) -> Ints:
 
 
 def _even_rows(lengths: Ints, shared: Ints, limit: int) -> Ints:
-    """Which passages open a row, of at most `limit` positions, so that few are padding: of the
-    fewest rows possible and one more, each as short as they can be, those of fewer positions."""
+    """Which passages begin a row of at most `limit` positions, so that little is padding. Tries the
+    fewest rows possible and one more, each as short as can be, and takes those of fewer
+    positions."""
     alone, ahead = lengths.tolist(), np.cumsum(lengths - shared).tolist()
     fewest = len(_fill(alone, ahead, limit))
     if fewest == 1:
@@ -232,8 +233,8 @@ def _even_rows(lengths: Ints, shared: Ints, limit: int) -> Ints:
 
 
 def _fill(alone: Sequence[int], ahead: Sequence[int], limit: int) -> list[int]:
-    """Which passages open a row when rows are filled one after another up to `limit`: those of
-    length `alone`, which with all before them add `ahead` where nothing opens a row."""
+    """Which passages begin a row if rows are filled in turn up to `limit`. `alone`: the length of
+    each passage; `ahead`: the positions of it and all before it in a single row."""
     firsts = [0]
     while True:
         first = firsts[-1]

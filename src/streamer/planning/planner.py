@@ -1,7 +1,7 @@
 """From records in input order to batches: sorted, so that they share and pad well.
 
 Records are gathered into windows; within a window they are sorted and cut into batches that fit the
-budget as it then is. Every batch names its window, so that the writer can restore the order.
+current budget. Every batch names its window, so that the writer can restore the order.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,9 @@ from streamer.records import Chunk, Loaded, Rejection, TokenizedRecord
 WINDOW_SECONDS = 20.0
 """A window holds at most what is measured in this time."""
 FIRST_SECONDS = 0.1
-"""When the device has waited so long, the first window is cut with what has come."""
+"""When the device has waited this long, the first window is cut with the records that have come."""
 LOOK_AT = 16
-"""So many records at first, to find out how many fit a batch."""
+"""Records to look at first, to find out how many fit a batch."""
 
 
 class Planner:
@@ -32,8 +32,8 @@ class Planner:
         *,
         whole_windows: bool = False,
     ) -> None:
-        """`whole_windows`: cut none early, and each at the same record, however records arrive, so
-        that batches do not depend on time."""
+        """`whole_windows`: never cut a window early, so that batches do not depend on when records
+        arrive."""
         self.budget = budget
         self.whole_windows = whole_windows
         self._packing = packing
@@ -52,10 +52,10 @@ class Planner:
 
     def is_full(self, per_second: float, idle_seconds: float = 0.0) -> bool:
         """Whether the window should be cut now, given how many records a second are measured, and
-        how long the device has stood idle. Soon answered: the event loop asks after each chunk.
+        how long the device has been idle. Fast: the event loop calls it after each chunk.
 
-        Nothing of a window is on disk before all of it is, so it is kept to `WINDOW_SECONDS`; and
-        to a batch, which takes a few seconds at most, while nothing was measured yet (see
+        A window is written only once all of it is measured, so it is limited to `WINDOW_SECONDS`;
+        and to one batch, a few seconds at most, until something was measured (see
         `fills_a_batch`).
         """
         if len(self._gathered) >= self._window_records or self._bytes >= self._window_bytes:
@@ -67,8 +67,8 @@ class Planner:
         return idle_seconds > FIRST_SECONDS
 
     def fills_a_batch(self) -> bool:
-        """Whether what was gathered is as much as the budget holds, and windows may be cut early.
-        For a thread: all that was gathered is sorted."""
+        """Whether the gathered records fill the budget, and windows may be cut early. Sorts all of
+        them, so call it in a thread."""
         if self.whole_windows:
             return False
         alike = self._sorted([one for one in self._gathered if isinstance(one, TokenizedRecord)])
@@ -77,8 +77,8 @@ class Planner:
         return not self.budget.holds(len(self._gathered), together)
 
     def cut(self, *, at_end: bool = False) -> Iterator[Batch]:
-        """The batches of all that was gathered, window by window, each cut when it is asked for;
-        but for a last window that is not full, if windows are to be whole and more is to come."""
+        """The batches of all gathered records, window by window, each cut when it is requested. A
+        last window that is not full is left if windows must be whole and it is not `at_end`."""
         while self._gathered:
             rows, is_full = self._first_window()
             if not (is_full or at_end or not self.whole_windows):
@@ -98,7 +98,7 @@ class Planner:
         return len(self._gathered), False
 
     def _window(self, gathered: Sequence[Loaded]) -> Iterator[Batch]:
-        """The batches of one window. Rejections ride on the first."""
+        """The batches of one window. The first carries the rejections."""
         window = Window(self._windows, len(gathered))
         self._windows += 1
         rejections = tuple(record for record in gathered if isinstance(record, Rejection))
@@ -134,10 +134,10 @@ class Planner:
             rows = self._packing.pack(chosen)
             if fit <= 1 or self.budget.holds(fit, rows.footprint):
                 return chosen, rows
-            # by size, if more came on top than padding; else a sixteenth less at a time
+            # by size, if more was added than padding; else a sixteenth less at a time
             fit = min(fit - -(-fit // 16), max(1, self.budget.cut_to(fit, rows.footprint)))
 
 
 def _of_all(sizes: Footprint[Ints]) -> Footprint[int]:
-    """The last entry: of all records."""
+    """The last entry, which is for all records."""
     return Footprint(int(sizes.positions[-1]), int(sizes.pairs[-1]), int(sizes.passages[-1]))
