@@ -1,4 +1,4 @@
-"""From a configuration to a worker: the device is picked, model and SAEs are loaded onto it."""
+"""From a configuration to a worker: pick the device, load the model and the SAEs onto it."""
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ from streamer.tables import TABLES, Layout, RunTables, Table
 def load_worker(config: RunConfig, kind: Kind, tables: Sequence[Table] = TABLES) -> Worker:
     """The worker of the configured device, with model and SAEs loaded, that makes rows of `tables`.
 
-    :raises UsageError: the device, the model or an SAE is not to be had, or two columns have the
+    :raises UsageError: the device, the model or an SAE is not available, or two columns have the
         same name.
     """
     device, note = pick_device(config.device)
@@ -38,16 +38,16 @@ def load_worker(config: RunConfig, kind: Kind, tables: Sequence[Table] = TABLES)
 
 
 def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[Table]) -> Worker:
-    path, places = find_model(config), find_saes(config)  # before anything large is loaded
+    path, locations = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
-    saes = load_saes(places, config, model)
+    saes = load_saes(locations, config, model)
     dtype = DTYPES[sae_dtype(config.dtype)]
     noise = NoisePool(model.width, config.noise_std, config.seed, device, dtype)
     bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None
     if bos_id is None and wants_bos(config, saes):
         raise UsageError(
             f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
-            f"none. Say prepend_bos = false to do without."
+            f"none. Set prepend_bos = false to do without."
         )
     layout = Layout(
         layers=tuple(sae.layer for sae in saes),
@@ -66,5 +66,5 @@ def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[
 
 
 def _sharing(config: RunConfig, model: LanguageModel) -> Sharing:
-    """What is asked for, as far as the model takes it."""
+    """The configured sharing, as far as the model supports it."""
     return model.sharing if config.sharing == "trie" else config.sharing

@@ -25,9 +25,9 @@ class SaeLocation:
 
 
 def find_saes(config: RunConfig) -> tuple[SaeLocation, ...]:
-    """Where each configured SAE is: told before a model of many GB is loaded.
+    """Where each configured SAE is.
 
-    :raises UsageError: nowhere.
+    :raises UsageError: one is not found.
     """
     found = []
     for layer, location in zip(config.layers, sae_locations(config), strict=True):
@@ -40,7 +40,7 @@ def find_saes(config: RunConfig) -> tuple[SaeLocation, ...]:
 def sae_locations(config: RunConfig) -> list[str]:
     """For each layer the directory or `release/sae_id` that the template names.
 
-    :raises UsageError: a directory that lacks an SAE's files, or is to have a revision.
+    :raises UsageError: a directory lacks an SAE's files, or a revision is given for it.
     """
     template = embedded.SAES if config.sae == EMBEDDED else config.sae
     locations = [template.replace("{layer}", str(layer)) for layer in config.layers]
@@ -66,7 +66,7 @@ def sae_locations(config: RunConfig) -> list[str]:
 def _release(location: str, revision: str | None) -> tuple[tuple[str, str], str]:
     """SAELens' release and sae_id, and the hub repository they are in, at `revision`.
 
-    A release is one of SAELens' directory, or itself a repository owner/name.
+    A release is an entry of SAELens' directory, or a repository owner/name.
     """
     from sae_lens.loading.pretrained_saes_directory import (  # noqa: PLC0415
         get_pretrained_saes_directory,

@@ -1,9 +1,9 @@
-"""One layer's sparse autoencoder at work: SAELens' numbers, in as few passes over memory as can be.
+"""One layer's sparse autoencoder at work: SAELens' numbers, in as few passes over memory as
+possible.
 
-SAELens' encode of a JumpReLU SAE takes four times as long as its matrix product, for the arrays of
-d_sae numbers a row that it makes on the way. For the two plain architectures the same is done here
-in place; whether it is the same is checked against SAELens when the SAE is loaded.
-"""
+SAELens' encode of a JumpReLU SAE takes four times as long as its matrix product, for the
+intermediate arrays of d_sae numbers a row. For the two plain architectures the same is computed
+here in place, and checked against SAELens when the SAE is loaded."""
 
 from functools import cached_property
 from typing import Any
@@ -14,7 +14,7 @@ from torch import Tensor
 
 AGREEMENT = 1e-4
 """How far the in-place encoder or the linear decoder may be from SAELens', relative to the largest
-number: more than rounding makes, far less than a normalisation that was overlooked."""
+number: more than rounding, far less than a missed normalisation."""
 
 
 class LayerSae:
@@ -27,16 +27,16 @@ class LayerSae:
         self.location = location
         self.sae = sae
         self.fingerprint = fingerprint
-        """Of a local directory's files."""
+        """A hash of a local directory's files."""
         self.revision = revision
-        """The hub's commit, of a release."""
+        """The hub's commit of a release."""
         self.is_plain = self._agrees()
         """Whether it encodes as (x − b) W_enc + b_enc above a threshold, and decodes as
         f W_dec + b_dec."""
 
     @property
     def W_dec(self) -> Float[Tensor, "d_sae d_model"]:  # noqa: N802
-        """The decoder directions, a row a feature."""
+        """The decoder directions, a row per feature."""
         decoder: Tensor = self.sae.W_dec
         return decoder.detach()
 
@@ -75,7 +75,7 @@ class LayerSae:
 
     @cached_property
     def _threshold(self) -> Tensor:
-        """Below or at it, a feature is not active."""
+        """A feature is active above it."""
         threshold = getattr(self.sae, "threshold", None)
         return torch.zeros_like(self.sae.b_enc) if threshold is None else threshold.clamp(min=0)
 
@@ -86,7 +86,7 @@ class LayerSae:
         return features.mul_(features > self._threshold)
 
     def _agrees(self) -> bool:
-        """Whether the in-place encoder and the linear decoder do what SAELens does."""
+        """Whether the in-place encoder and the linear decoder agree with SAELens."""
         if self.sae.cfg.architecture() not in ("standard", "jumprelu"):
             return False
         generator = torch.Generator().manual_seed(0)

@@ -24,57 +24,57 @@ UNFIT = {
     "jumprelu_transcoder": "it predicts another activation than it reads",
     "jumprelu_skip_transcoder": "it predicts another activation than it reads",
 }
-"""Architectures of SAELens that are no autoencoder of one position's activation."""
+"""SAELens' architectures that are not autoencoders of one position's activation."""
 
 
 def load_saes(
-    places: Sequence[SaeLocation], config: RunConfig, model: LanguageModel
+    locations: Sequence[SaeLocation], config: RunConfig, model: LanguageModel
 ) -> tuple[LayerSae, ...]:
-    """The SAEs at `places`, on the model's device and in its format.
+    """The SAEs at `locations`, on the model's device and in its format.
 
     :raises UsageError: an SAE cannot be loaded, or was made for another hook, width or model.
     """
     saes = []
     where = {"device": str(model.device), "dtype": sae_dtype(config.dtype)}
-    for place, hook in zip(places, model.hook_names, strict=True):
+    for found, hook in zip(locations, model.hook_names, strict=True):
         try:
-            if place.release is None:
-                sae = SAE.load_from_disk(place.location, **where)
+            if found.release is None:
+                sae = SAE.load_from_disk(found.location, **where)
             else:
                 loader = loader_of(
-                    place.release[0], config.sae_revision, trusted=config.trust_remote_code
+                    found.release[0], config.sae_revision, trusted=config.trust_remote_code
                 )
-                sae = SAE.from_pretrained(*place.release, converter=loader, **where)
+                sae = SAE.from_pretrained(*found.release, converter=loader, **where)
         except UsageError:
             raise
         except Exception as error:  # whatever a damaged file makes of SAELens
             raise UsageError(
-                f"cannot load the SAE {place.location}: {type(error).__name__}: {first_line(error)}"
+                f"cannot load the SAE {found.location}: {type(error).__name__}: {first_line(error)}"
             ) from error
         sae.eval()
         sae.turn_off_forward_pass_hook_z_reshaping()  # heads arrive flattened already
-        _check(sae, place.location, hook, model)
+        _check(sae, found.location, hook, model)
         revision = None
-        if place.repository is not None:
-            revision = cached_revision(place.repository, config.sae_revision)
+        if found.repository is not None:
+            revision = cached_revision(found.repository, config.sae_revision)
         saes.append(
-            LayerSae(place.layer, place.location, sae, fingerprint(place.location), revision)
+            LayerSae(found.layer, found.location, sae, fingerprint(found.location), revision)
         )
     return tuple(saes)
 
 
 def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
-    """Whether passages begin with BOS: as configured, else as the SAEs' metadata says, else yes.
+    """Whether passages begin with BOS: as configured, else as in the SAEs' metadata, else yes.
 
     :raises UsageError: the SAEs disagree.
     """
     if config.prepend_bos is not None:
         return config.prepend_bos
-    said = {sae.location: sae.sae.cfg.metadata.prepend_bos for sae in saes}
-    wishes = {wish for wish in said.values() if wish is not None}
+    by_location = {sae.location: sae.sae.cfg.metadata.prepend_bos for sae in saes}
+    wishes = {wish for wish in by_location.values() if wish is not None}
     if len(wishes) > 1:
         raise UsageError(
-            f"the SAEs disagree about prepend_bos: {said}. Set it in the configuration."
+            f"the SAEs disagree about prepend_bos: {by_location}. Set it in the configuration."
         )
     return bool(wishes.pop()) if wishes else True
 

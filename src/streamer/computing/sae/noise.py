@@ -33,6 +33,6 @@ class NoisePool:
 
 
 def indices_of(records: Sequence[TokenizedRecord], passages: int) -> npt.NDArray[np.int64]:
-    """[passage]: which vector of the pool is that of its record, of so many passages each."""
+    """[passage]: the index of its record's vector; each record has `passages` passages."""
     found = np.array([record.key % POOL_VECTORS for record in records], dtype=np.int64)
     return np.repeat(found, passages)

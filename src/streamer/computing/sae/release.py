@@ -1,4 +1,4 @@
-"""SAELens' releases on the hub: at which revision they are read, and which files of them are."""
+"""SAELens' releases on the hub: which revision is read, and which of its files."""
 
 import importlib.util
 from pathlib import PurePosixPath
@@ -10,16 +10,16 @@ from streamer.errors import UsageError
 
 LOADERS = "sae_lens.loading.pretrained_sae_loaders"
 PLAIN = {".safetensors", ".npz", ".json", ".yaml", ".yml"}
-"""Kinds of file that hold numbers or text. What else a release has, SAELens unpickles."""
+"""Kinds of file that hold numbers or text. SAELens unpickles any other."""
 
 
 def loader_of(release: str, revision: str | None, *, trusted: bool) -> Any:
-    """SAELens' loader of `release`, which is one of its directory or a repository: a `converter`
+    """SAELens' loader of `release`, an entry of its directory or a repository: a `converter`
     for `SAE.from_pretrained`. It reads the files at `revision`, and pickles only if `trusted`.
 
-    SAELens hands its loaders no revision, and cannot be told to leave pickles alone. But each of
-    them downloads by the name `hf_hub_download` of its module. So they are taken from a copy of
-    that module in which the name is ours; the module that others import stays as it is.
+    SAELens passes its loaders no revision, and has no option to refuse pickles. But they all
+    download through the name `hf_hub_download` in their module. So they are taken from a copy of
+    that module in which the name is replaced; the module that others import does not change.
     """
     spec = importlib.util.find_spec(LOADERS)
     assert spec is not None
