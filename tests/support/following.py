@@ -22,7 +22,7 @@ class Reader:
         )
         names = [str(path) for path in paths]
         self._items = Follower(names, lambda _: None, begin, self.retries).items(0)
-        self.places = {place.key: place for place in begin}
+        self.positions = {position.key: position for position in begin}
 
     def _wait(self, reason: str | None) -> None:
         if reason and self.stops_waiting:
@@ -35,7 +35,7 @@ class Reader:
             if item is None:
                 break
             found.append(item)
-            self.places[item.origin.key] = Position.behind(item.origin)
+            self.positions[item.origin.key] = Position.behind(item.origin)
         return [item.raw.decode() for item in found]
 
     def read_on(self, seconds: float = 0.3) -> list[str]:
@@ -55,7 +55,7 @@ class Reader:
 
     def again(self, *paths: Path) -> "Reader":
         """Another, that goes on from here."""
-        return Reader(*paths, begin=tuple(self.places.values()))
+        return Reader(*paths, begin=tuple(self.positions.values()))
 
 
 def add(path: Path, text: str) -> None:

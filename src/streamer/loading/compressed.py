@@ -8,9 +8,9 @@ import zstandard
 
 MAGIC = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 FED_BYTES = 256
-"""What a decompressor is fed at once: it may make some thirty thousand times as much of it."""
+"""Bytes fed to a decompressor at once: they may expand some thirty thousand times."""
 PIECE_BYTES = 64 * 1024
-"""What is decompressed is handed on when it is so much."""
+"""Decompressed bytes are passed on when there are this many."""
 
 
 class DamagedSource(Exception):
@@ -61,5 +61,5 @@ def decompressed(pieces: Iterator[bytes], codec: str) -> Iterator[bytes]:
 
 
 def _joined(made: list[bytes]) -> Iterator[bytes]:
-    if any(made):  # an empty piece would say that the input idles
+    if any(made):  # an empty piece would mean that the input is idle
         yield b"".join(made)

@@ -1,8 +1,8 @@
-"""From texts to token ids by the shortest way that gives the ids of the Hugging Face tokenizer.
+"""From texts to token ids by the fastest way that gives the ids of the Hugging Face tokenizer.
 
-Its Python wrapper takes as long again as the Rust tokenizer behind it, which is called directly
-where the wrapper adds nothing. And the ends of a contrast record are tokenized without their
-prompt, where that provably makes no difference: it saves two thirds of the tokens.
+Its Python wrapper takes as long again as the Rust tokenizer underneath, which is called directly
+if the wrapper adds nothing. And the endings of a contrast record are tokenized without their prompt
+if that provably makes no difference: it saves two thirds of the tokens.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 
 WRAPPER_METHODS = ("__call__", "_encode_plus", "_convert_encoding")
-"""What a tokenizer's class may override to change ids behind the Rust tokenizer."""
+"""Methods that a tokenizer's class may override to change the ids of the Rust tokenizer."""
 WORDS = {
     "gpt-2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
     "llama-3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -35,7 +35,7 @@ SAMPLES = (
 
 class Encoder:
     """Encodes the passages of records with `tokenizer`, a fast Hugging Face one, without special
-    tokens. How is settled by the first call, which takes a second where the vocabulary is large."""
+    tokens. The first call chooses the method, which takes a second for a large vocabulary."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -45,14 +45,14 @@ class Encoder:
         self._cuts_at_spaces = False
 
     def encode(self, records: Sequence[Sequence[str]]) -> list[list[list[int]]]:
-        """The token ids of each passage of `records`. Raises what the tokenizer does, a panic of
-        Rust too."""
+        """The token ids of each passage of `records`. Raises what the tokenizer raises,
+        including a panic in Rust."""
         if not self._is_settled:
             self._settle()
         return self._encoded(records)
 
     def _settle(self) -> None:
-        """Take each short cut whose ids are those of the wrapper on `SAMPLES`, too."""
+        """Use each shortcut that gives the wrapper's ids on `SAMPLES`."""
         self._is_settled = True
         if not _wraps_only(self._tokenizer):
             return
@@ -105,7 +105,7 @@ class Encoder:
 
 
 def fails_on_text(error: BaseException) -> bool:
-    """Whether another text may do better. A panic in Rust is a BaseException by another name."""
+    """Whether another text may succeed. A panic in Rust is a BaseException of its own."""
     if type(error).__name__ == "PanicException":
         return True
     return isinstance(error, Exception) and not isinstance(error, MemoryError)

@@ -1,4 +1,4 @@
-"""What an input is known by, so that a run that goes on reads what it began with."""
+"""Identifies an input, so that a resumed run reads what it began with."""
 
 import hashlib
 import stat
@@ -15,9 +15,9 @@ BLOCK_BYTES = 64 * 1024
 
 def identity(source: Source) -> dict[str, Any]:
     """Name, size, modification time, and a hash of the first and of the last block; None for what
-    only reading could tell: a pipe has none of these.
+    only reading could find, as of a pipe.
 
-    :raises RunFault: it cannot be read, though tried again and again.
+    :raises RunFault: it cannot be read, even with retries.
     """
     known: dict[str, Any] = {
         "name": source.name,
@@ -36,7 +36,7 @@ def identity(source: Source) -> dict[str, Any]:
 
 
 def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """In words, how an input differs from what it was."""
+    """In words, how an input has changed."""
     words = {"bytes": "size", "modified": "time of modification", "head": "first", "tail": "last"}
     found = []
     for key, word in words.items():
@@ -49,7 +49,7 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _shown(value: Any) -> str:
-    """A size as it is, a time as people read it."""
+    """A size unchanged, a time readable."""
     try:
         when = datetime.fromtimestamp(float(value)) if isinstance(value, str) else None
     except ValueError:  # not every file system gives seconds
@@ -58,7 +58,7 @@ def _shown(value: Any) -> str:
 
 
 def _is_special(source: Source) -> bool:
-    """Whether opening it would take from it, or wait."""
+    """Whether opening it would consume content, or wait."""
     if "file" not in source.fs.protocol:
         return False
     return not stat.S_ISREG(Path(source.path).stat().st_mode)

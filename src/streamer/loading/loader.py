@@ -18,16 +18,16 @@ from streamer.records import Chunk, Item, Loaded, Position, Record, Rejection
 CHUNK_RECORDS = 64
 CHUNK_BYTES = 2**20
 DRAIN_SECONDS = 10.0
-"""So long a stopped run goes on with what it has begun."""
+"""How long a stopped run may go on with the work in flight."""
 
 
 class Loader:
-    """Reads, parses and tokenizes `sources` in order, from `begin` up to `end`, which is left out.
+    """Reads, parses and tokenizes `sources` in order, from `begin` up to but not including `end`.
 
-    Opening it reads the first records, to tell their kind, where the configuration does not. It is
-    used from one thread at a time. Reads that fail are tried again by `retries`.
+    The constructor reads the first records to find their kind, unless it is configured. Use it from
+    one thread at a time. Failed reads are retried by `retries`.
 
-    :raises UsageError: if the first records have the fields of no kind of record.
+    :raises UsageError: the first records lack the fields of any kind of record.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class Loader:
             items = self._read_all(begin[-1] if begin else None, first_row)
         self.fields, first = settle_fields(config, items)
         self.records = 0
-        """Read so far, good and bad."""
+        """Records read so far, good and bad."""
         left = None if config.limit is None else config.limit - first_row
         self._items = _limited(itertools.chain(first, items), left)
 
     def stop(self) -> None:
-        """Read no further; from any thread."""
+        """Stop reading. May be called from any thread."""
         if not self.stopped.is_set():
             self._stopped_at = time.monotonic()
             self.stopped.set()
@@ -70,10 +70,10 @@ class Loader:
         return self.stopped.is_set() and time.monotonic() - self._stopped_at > DRAIN_SECONDS
 
     def next_chunk(self, how: Tokenizing) -> Chunk | None:
-        """The next records, tokenized, good and bad in input order; none while nothing comes; None
-        at the end.
+        """The next records, good and bad, tokenized, in input order; an empty chunk while no input
+        comes; None at the end.
 
-        :raises RunFault: a source could not be read on.
+        :raises RunFault: a source could not be read.
         """
         parsed: list[Record | Rejection] = []
         size = 0
@@ -82,7 +82,7 @@ class Loader:
                 item = next(self._items)
             except StopIteration:
                 break
-            if item is None:  # nothing comes: hand over what is here, be it nothing
+            if item is None:  # no input for now: return what there is, even nothing
                 return self._chunk(parsed, how)
             parsed.append(parse(item, self.fields))
             size += len(item.raw)
@@ -102,7 +102,9 @@ class Loader:
                 if self._end and self._end.source == source.name:
                     return
                 continue
-            position = begin if begin and begin.position else None  # at 0, a [ is still to be seen
+            position = (
+                begin if begin and begin.position else None
+            )  # at 0, the array's [ has not been read
             begin = None
             end = self._end if self._end and self._end.source == source.name else None
             for item in self._read(source, row, position):
@@ -125,7 +127,7 @@ class Loader:
 
 
 def _limited(items: Iterator[Item | None], limit: int | None) -> Iterator[Item | None]:
-    """`items` until `limit` of them have come; a None is none."""
+    """The first `limit` of `items`; None is passed on and not counted."""
     left = limit
     while left is None or left > 0:
         try:

@@ -1,4 +1,4 @@
-"""What an item says: its fields are found by role and checked; a record, or a rejection."""
+"""From an item to a record or a rejection: its fields are found by role and checked."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from streamer.loading.sources import stem_of
 from streamer.records import Carried, Item, Record, Rejection
 
 PEEK_RECORDS = 100
-"""Records looked at, at most, to tell what kind they are."""
+"""Most records examined to find their kind."""
 TYPE_NAMES = {
     dict: "an object",
     list: "an array",
@@ -46,11 +46,11 @@ class _BadRecord(Exception):
 
 
 def settle_fields(config: RunConfig, items: Iterator[Item | None]) -> tuple[Fields, list[Item]]:
-    """The fields to read, and the items that were taken from `items` to find out.
+    """The fields to read, and the items consumed from `items` to find them.
 
-    The kind is the configured one, or that of the first object that has all of its fields.
+    The kind is the configured one, or the first for which an object has all fields.
 
-    :raises UsageError: none of the first objects has the fields of a kind.
+    :raises UsageError: none of the first objects has all fields of a kind.
     """
     taken: list[Item] = []
     kind = config.kind if config.kind != "auto" else _peek(items, taken, config.field)
@@ -81,17 +81,17 @@ def _peek(items: Iterator[Item | None], taken: list[Item], field: Mapping[str, s
             seen = seen or f"{where}, has the keys {', '.join(value) or '(none)'}"
         if len(taken) >= PEEK_RECORDS:
             break
-    if not seen:  # nothing but rubbish so far: all of it will be rejected as either kind
+    if not seen:  # no object so far: all will be rejected, as any kind
         return next(iter(wanted))
     kinds = "; ".join(f"a {kind} record has {', '.join(keys)}" for kind, keys in wanted.items())
     raise UsageError(
-        f"the first records do not have the fields of a record: {seen}; {kinds}. Say which key "
+        f"the first records do not have the fields of a record: {seen}; {kinds}. Choose which key "
         f"plays which role with --field ROLE=KEY, for example --field text=KEY"
     )
 
 
 def parse(item: Item, fields: Fields) -> Record | Rejection:
-    """The record that `item` holds, or why it holds none."""
+    """The record in `item`, or its rejection."""
     stem = stem_of(item.origin.source)
     try:
         value = _load(item, fields.max_bytes)
@@ -158,7 +158,7 @@ def _id(value: dict[str, Any], key: str, item: Item, stem: str) -> str:
 def _carried(value: dict[str, Any], name: str, kind: CarryType, stem: str) -> Carried:
     found: Carried = value.get(name)
     if name == "domain" and kind == "string" and not isinstance(found, str):
-        # nobody need declare it, so nothing is rejected for it
+        # carried without being declared, so it causes no rejection
         return str(found) if isinstance(found, int | float) else stem
     if found is None:
         return None

@@ -1,5 +1,5 @@
-"""A pipe that is fed again from its beginning: known by its first bytes, and read up to where the
-run was."""
+"""A pipe that is fed again from its beginning: recognized by its first bytes, and skipped up to
+where the run was."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,30 +11,30 @@ from streamer.loading.sources import Source, behind
 from streamer.records import Position
 
 HEAD_BYTES = 1024
-"""By so many first bytes it is known, or by those there were."""
+"""How many first bytes identify a pipe; fewer if it has fewer."""
 
 
 def is_piped(source: Source) -> bool:
-    """Whether `source` can be read once, from its beginning."""
+    """Whether `source` can be read only once, from its beginning."""
     return source.name == STDIN or ("file" in source.fs.protocol and Path(source.path).is_fifo())
 
 
 class Piped:
-    """The content of a pipe behind the place where it was left, if it was."""
+    """The content of a pipe, after the position where an earlier session stopped, if any."""
 
     def __init__(self, name: str, pieces: Iterator[bytes], left: Position | None) -> None:
-        """`pieces`: all that comes."""
+        """`pieces`: the whole content of the pipe."""
         self._name = name
         self._pieces = pieces
         self._left = left
         self._first = b""
         self.head = _head(b"")
-        """How many first bytes have come, and what they are."""
+        """Number and hash of the first bytes so far."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Each piece that is skipped becomes an empty one.
+        """Its pieces; skipped ones are empty.
 
-        :raises UsageError: it is not what it was.
+        :raises UsageError: its content is not that of the earlier session.
         """
         yield from behind(self._all(), self._left.offset if self._left else 0)
 

@@ -1,8 +1,8 @@
-"""From bytes to items: JSON Lines by their newlines, a JSON array by ijson, both in flat memory.
+"""From bytes to items: JSON Lines by their newlines, a JSON array by ijson, both in constant
+memory.
 
 Neither looks inside a record more than it must: `parsing` does, on the exact bytes of each, so that
-one rotten record costs itself alone wherever the outer form still tells where it ends.
-"""
+a malformed record is lost alone wherever its end can still be found."""
 
 import codecs
 import re
@@ -19,11 +19,11 @@ RAW_LIMIT = 64 * 2**20
 """Most bytes kept of one item. Of a longer one, only the beginning and the size are kept."""
 BLANK = b" \t\r\n"
 ENDS = re.compile(rb"[}\],]")
-"""What can end an element,"""
+"""What can end an element."""
 CLOSERS = re.compile(rb"[}\]]")
-"""and one that is an object or an array,"""
+"""What can end an element that is an object or an array."""
 OPENER = re.compile(rb"[ \t\r\n,]*[{\[]")
-"""which begins like this behind another."""
+"""How such an element begins after another one."""
 
 
 def _harmless(byte: int) -> int:
@@ -36,7 +36,7 @@ def _harmless(byte: int) -> int:
 
 STRUCTURE = bytes(map(_harmless, range(256)))
 LONG_NUMBER = re.compile(rb"[0-9][0-9.eE+-]{20,}")
-"""ijson makes values of numbers, and dies of one with thousands of digits: it gets a 1 instead."""
+"""ijson converts numbers, and fails on one with thousands of digits: it gets a 1 instead."""
 
 
 def read_items(
@@ -44,9 +44,9 @@ def read_items(
 ) -> Iterator[Item | None]:
     """The items of one source, numbered from `first_row`. Blank lines are no items.
 
-    With a `position` in that source, `pieces` begin there, and so do the items.
+    If a `position` in the source is given, `pieces` and items begin there.
 
-    An empty piece says that nothing has come for a while, and is passed on as None. Where the rest
+    An empty piece means that nothing has come for a while, and is passed on as None. If the rest
     of the source cannot be split any more (malformed array, damaged compression) it becomes one
     last item with a `problem`.
     """
@@ -88,7 +88,7 @@ Span = tuple[int, int, bytes, int, str | None]
 
 
 def _peeled(pieces: Iterator[bytes]) -> Generator[None, None, tuple[Iterator[bytes], int]]:
-    """`pieces` without byte order mark and leading blanks, and how many bytes that were."""
+    """`pieces` without byte order mark and leading blanks, and how many bytes those were."""
     start = 0
     head = b""
     for piece in pieces:
@@ -169,12 +169,12 @@ def _line(text: bytes, offset: int) -> Span:
 def _elements(
     pieces: Iterator[bytes], start: int, *, within: bool = False
 ) -> Iterator[Span | None]:
-    """The elements of a JSON array, whose [ is the first byte; or those behind an element that ends
-    at `start`, for which ijson is given a 0 to begin with.
+    """The elements of a JSON array, whose [ is the first byte; or, if `within`, those after an
+    element that ends at `start`: ijson is given a 0 in its stead.
 
     ijson is fed up to each byte that can end the element, so that an element is complete exactly
-    when ijson emits it, and its bytes are those since the one before. No comma ends an object,
-    which is worth knowing: each feeding takes longer than the search.
+    when ijson emits it, and its bytes are those since the one before. A comma cannot end an
+    object, so it is not searched for there: feeding ijson takes longer than searching.
     """
     emitted: list[Any] = ijson.sendable_list()
     parser = ijson.items_coro(emitted, "item")

@@ -1,7 +1,7 @@
-"""The bytes of a source as they lie there; reading goes on where an error broke it off.
+"""The raw bytes of a source; after an error, reading resumes where it stopped.
 
-Network file systems stumble, and each has errors of its own. So whatever a read raises is tried
-again: the source is opened anew and sought to the byte that would have come next.
+Network file systems fail now and then, each with its own errors. So any failed read is retried: the
+source is opened again, at the byte that would have come next.
 """
 
 import contextlib
@@ -22,10 +22,11 @@ RETRIES = 5
 FIRST_SECONDS = 1.0
 """Before the first retry; each later wait is twice as long: 1, 2, 4, 8, 16."""
 PROOF_BYTES = 4096
-"""A source that is opened anew must have the same bytes before the place where it goes on."""
+"""A source that is opened again must have the same bytes before the offset where reading
+resumes."""
 LASTING = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
-"""Of a source whose turn comes these do not pass; in the middle of one they may: a file system
-that comes and goes."""
+"""When a source is first opened, these are not retried; in the middle of one they are: its file
+system may come back."""
 
 
 RESUME = "resume the run: finished parts are kept."
@@ -38,8 +39,8 @@ def retry_reading(
     name: str,
     offset: int,
 ) -> T:
-    """What `action` returns, which reads `name` at `offset`, tried again after errors that are
-    `passing`. Raises what the last try did."""
+    """What `action`, which reads `name` at `offset`, returns. It is retried after errors that are
+    `passing`. Raises what the last try raised."""
     return retries.retry(
         action,
         passing=passing,
@@ -52,26 +53,27 @@ def retry_reading(
 
 
 def read_fault(name: str, offset: int, error: Exception) -> RunFault:
-    """What ends a run when reading `name` failed at every try."""
+    """The fault that ends a run when reading `name` failed at every try."""
     return RunFault(
         f"reading {name} failed at byte {offset}: {in_a_line(error)}. When it can be read, {RESUME}"
     )
 
 
 class _Changed(Exception):
-    """The source is not the one that was begun."""
+    """The source is not the one that was opened first."""
 
 
 class RetryingFile:
-    """What `opened` opens, from `offset` on. A pipe or standard input (`once`) has one try."""
+    """The file that `opened` opens, from `offset` on. A pipe or standard input (`once`) is not
+    retried."""
 
     def __init__(
         self, name: str, opened: Callable[[], BinaryIO], retries: RetryPolicy, once: bool = False
     ) -> None:
         self.offset = 0
-        """Of the next byte."""
+        """Offset of the next byte."""
         self.waits = False
-        """Whether reading it may have to wait for a writer: a pipe, a socket, a terminal."""
+        """Whether a read may wait for a writer: a pipe, a socket, a terminal."""
         self._name = name
         self._opened = opened
         self._retries = retries
@@ -86,7 +88,7 @@ class RetryingFile:
         return self._file is not None and not self.waits and self._file.seekable()
 
     def seek(self, offset: int) -> None:
-        """Go on at `offset`."""
+        """Continue at `offset`."""
         self._close()
         self.offset, self._proof = offset, b""
 
@@ -149,7 +151,7 @@ class RetryingFile:
     def _close(self) -> None:
         file, self._file = self._file, None
         if file is not None:
-            with contextlib.suppress(Exception):  # nothing of what was read depends on it
+            with contextlib.suppress(Exception):  # what was read does not depend on it
                 file.close()
 
     def _may_pass(self, error: BaseException) -> bool:

@@ -33,18 +33,18 @@ class Source:
     """As the user named it, or as it was found below what they named."""
     path: str
     size: int | None
-    """Bytes, compressed as they lie there; None where only reading can tell."""
+    """Bytes as stored, possibly compressed; None if only reading can find it."""
     modified: str | None = None
     fs: Any = None
 
     @property
     def where(self) -> str:
-        """What it is, however it was named."""
+        """Its full path or URL, however it was named."""
         return self.fs.unstrip_protocol(self.path) if self.fs else self.path
 
     @property
     def is_lines(self) -> bool:
-        """Whether its name says JSON Lines; otherwise the first byte decides."""
+        """Whether it is JSON Lines by its name; otherwise the first byte decides."""
         return any(f".{part}" in SUFFIXES[1:] for part in PurePosixPath(self.name).name.split("."))
 
 
@@ -65,7 +65,7 @@ def expand(paths: Sequence[str], unreadable: Callable[[str], None] | None = None
     A directory stands for every .json, .jsonl and .ndjson file below it (also .gz and .zst).
 
     :raises UsageError: a path that does not exist or cannot be read, or nothing to read at all.
-        What cannot be read is left out where `unreadable` is given, which is called with why.
+        If `unreadable` is given, it is called with the reason instead, and the file is left out.
     """
     found: dict[str, Source] = {}
     for path in paths:
@@ -105,7 +105,7 @@ def _expand_one(path: str, unreadable: Callable[[str], None] | None) -> Iterator
 def _files(fs: Any, root: str) -> list[str]:
     if fs.isdir(root):
         names = set(fs.find(root))
-        # a run is output, though it has JSON in it
+        # a run directory is output, though it has JSON files
         runs = [name.removesuffix("manifest.json") for name in names
                 if name.endswith("/manifest.json")
                 and name.removesuffix("manifest.json") + "log.jsonl" in names]  # fmt: skip
@@ -146,11 +146,11 @@ def read_bytes(
     retries: RetryPolicy | None = None,
 ) -> Iterator[bytes]:
     """The decompressed content of `source` from byte `begin` on, in pieces. `on_read` is
-    called with how many raw bytes went by.
+    called with the number of raw bytes read.
 
-    What is compressed, or comes through a pipe, is read up to there; all else is sought.
+    Compressed sources and pipes are read up to there; in others, reading starts there.
 
-    An empty piece says that nothing has come for a while, or that the run is being stopped.
+    An empty piece means that nothing has come for a while, or that the run is being stopped.
 
     :raises DamagedSource: after the last good piece, where compressed data are cut or corrupt.
     :raises RunFault: the file system could not open or read it, though tried with `retries`.
@@ -177,9 +177,9 @@ def read_bytes(
 
 
 def open_source(source: Source) -> BinaryIO:
-    """Its raw bytes, compressed as they may be.
+    """Its raw bytes, possibly compressed.
 
-    :raises OSError: whatever its file system says.
+    :raises OSError: it cannot be opened.
     """
     if source.name == STDIN:
         return cast(BinaryIO, open(sys.stdin.fileno(), "rb", closefd=False, buffering=0))
@@ -210,7 +210,7 @@ def _raw_pieces(file: RetryingFile, on_read: Callable[[int], None]) -> Iterator[
 
 def behind(pieces: Iterator[bytes], begin: int) -> Iterator[bytes]:
     """`pieces` without their first `begin` bytes, each of which becomes an empty piece, so that a
-    signal is heard in between."""
+    signal is handled in between."""
     for piece in pieces:
         rest = piece[begin:]
         begin -= len(piece) - len(rest)

@@ -13,7 +13,7 @@ from streamer.loading.encoding import Encoder, fails_on_text
 from streamer.records import Loaded, Record, Rejection, TokenizedRecord
 
 PLAIN = "a"
-"""Any tokenizer that works has tokens for it, or none."""
+"""Any working tokenizer encodes it without an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Tokenizing:
     tokenizer: Any
     """A fast Hugging Face tokenizer."""
     bos: int | None
-    """Put before every passage; None for no BOS. Text that itself begins with it gets no second."""
+    """Put before every passage; None for no BOS. Not added to text that already begins with it."""
     context: int
     """Most tokens in a passage, BOS included."""
     too_long: Literal["reject", "truncate"]
@@ -34,10 +34,10 @@ class Tokenizing:
 
 
 def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
-    """Each record tokenized, or rejected for having no token or too many, or for what the tokenizer
-    raises on it.
+    """Each record tokenized, or rejected for having no token or too many, or because the tokenizer
+    fails on it.
 
-    :raises RunFault: the tokenizer fails, whatever the text.
+    :raises RunFault: the tokenizer fails on any text.
     """
     return [
         _reject(record, found) if isinstance(found, str) else _fitted(record, found, how)
@@ -46,7 +46,7 @@ def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
 
 
 def _fitted(record: Record, passages: Sequence[list[int]], how: Tokenizing) -> Loaded:
-    """`record` with the ids of its passages, if they fit the context or may be cut to it."""
+    """`record` with the ids of its passages, if they fit the context or may be truncated to it."""
     lengths = [len(ids) for ids in passages]
     longest = max(lengths)
     if not min(lengths):

@@ -22,7 +22,7 @@ def test_a_rotated_file_is_read_to_its_end_before_the_new_one(again, tmp_path):
     add(path, "5\n")
     add(tmp_path / "in.jsonl.1", "4\nlast without newline")  # who writes notices late
     assert reader.read_on() == ["3", "4", "last without newline", "5"]
-    assert max(place.position for place in reader.places.values()) == 6
+    assert max(one.position for one in reader.positions.values()) == 6
     add(path, "6\n")
     assert reader.again(path).read_on() == ["6"]
 
@@ -119,12 +119,14 @@ def test_the_same_inode_on_another_device_is_another_file(tmp_path):
     add(path, "1\n")
     reader = Reader(path)
     assert reader.read() == ["1"]
-    (place,) = reader.places.values()
+    (position,) = reader.positions.values()
     device, inode = path.stat().st_dev, path.stat().st_ino
-    assert place.file == f"{device}:{inode}"
-    other = replace(place, source=str(tmp_path / "other" / "in.jsonl"), file=f"{device}1:{inode}")
+    assert position.file == f"{device}:{inode}"
+    other = replace(
+        position, source=str(tmp_path / "other" / "in.jsonl"), file=f"{device}1:{inode}"
+    )
     assert Reader(path, begin=(other,)).read_on() == ["1"]
-    assert Reader(path, begin=(other, place)).read_on() == []
+    assert Reader(path, begin=(other, position)).read_on() == []
 
 
 @pytest.mark.parametrize("rotated", [False, True])
@@ -133,8 +135,8 @@ def test_a_file_is_found_again_when_its_device_has_another_number(rotated, tmp_p
     add(path, "1\n")
     reader = Reader(tmp_path)
     assert reader.read() == ["1"]
-    (place,) = reader.places.values()
-    before = replace(place, file="7" + place.file)
+    (position,) = reader.positions.values()
+    before = replace(position, file="7" + position.file)
     add(path, "2\n")
     if rotated:
         rotate(path, "in-1.jsonl")

@@ -26,7 +26,7 @@ from streamer.records import Item, Origin, Position
 
 POLL_SECONDS = 0.5
 TURN_ITEMS = 1024
-"""Read from one source before the others have their turn."""
+"""Items read from one source before the others have their turn."""
 MOST_OPEN = 64
 """Sources that are open at once; if there are more, each is closed after its turn."""
 
@@ -49,11 +49,11 @@ class _Followed:
     items: Iterator[Item | None]
     growing: GrowingFile | None = None
     last: Origin | None = None
-    """Of the last item that was read."""
+    """Origin of the last item that was read."""
 
 
 class Follower:
-    """Everything that `paths` name, now and later."""
+    """Reads everything that `paths` name, now and later."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Follower:
         begin: Sequence[Position],
         retries: RetryPolicy,
     ) -> None:
-        """`begin`: where sources were left that have been read from before."""
+        """`begin`: where an earlier session stopped reading each source."""
         self._paths = paths
         self._on_read = on_read
         self._retries = retries
@@ -77,9 +77,9 @@ class Follower:
         self._is_crowded = False
         """Whether there are sources that must wait until others are closed."""
         self._done: set[str] = set()
-        """Sources that are read once, and were."""
+        """Sources that are read only once, and have been."""
         self._missing: dict[str, float] = {}
-        """Since when a path names nothing; for ever, once that was logged."""
+        """Since when a path has named nothing; infinity once that was logged."""
         self._logged: set[str] = set()
 
     def items(self, row: int) -> Iterator[Item | None]:
@@ -140,7 +140,7 @@ class Follower:
             self._rotation.close(name, followed.growing)
 
     def _look_for_more(self) -> None:
-        """Open what has grown or is new, what has waited longest first."""
+        """Open sources that have grown or are new, the longest waiting first."""
         self._found = {source.name: source for source in self._expanded()}
         self._is_crowded = False
         for source in sorted(self._found.values(), key=lambda one: self._begun.get(one.name, 0)):
@@ -173,7 +173,7 @@ class Follower:
                     yield source
 
     def _wait_for(self, path: str, error: UsageError) -> None:
-        """Say once that there is nothing at `path`, if that lasts."""
+        """Log once that there is nothing at `path`, if that lasts."""
         now = time.monotonic()
         if now - self._missing.setdefault(path, now) >= SETTLED_SECONDS:
             self._missing[path] = math.inf

@@ -1,8 +1,7 @@
-"""A file of lines that grows: what it is known by, and its bytes as they come.
+"""A file of lines that grows: what identifies it, and its bytes as they come.
 
-A file system may stumble while it is read: it is tried again, opened anew. Only what is the same
-file is read on: of the same device and inode, and with the same first bytes.
-"""
+A failed read is retried: the file is opened again, and read on only if it is the same file, with
+the same device, inode and first bytes."""
 
 import contextlib
 import functools
@@ -22,9 +21,9 @@ from streamer.records import Position
 T = TypeVar("T")
 
 SETTLED_SECONDS = 2.0
-"""What has not grown for so long is idle; if another file has its name, it has ended."""
+"""A file that has not grown for this long is idle; if another file has its name, it has ended."""
 HEAD_BYTES = 1024
-"""By so many first bytes a file is known again."""
+"""How many first bytes identify a file."""
 
 State: TypeAlias = tuple[int, int, int]
 """Size, and when content and inode were last changed. While it is the same, so is the content."""
@@ -35,7 +34,7 @@ class Gone(Exception):
 
 
 def file_id(stat: os.stat_result) -> str:
-    """What a file is known by, whatever its name: device and inode."""
+    """What identifies a file, whatever its name: device and inode."""
     return f"{stat.st_dev}:{stat.st_ino}"
 
 
@@ -70,13 +69,13 @@ class GrowingFile:
         self._head: str | None = None
         self._stat, _, self._first = self._with_retries(functools.partial(self._look, 0))
         self.read_to: State | None = None
-        """How it was when there was no more to read, the last time."""
+        """Its state when there was last nothing more to read."""
         self.is_idle = False
         """Whether it has not grown for a while."""
         self.is_over = False
         """Whether it has ended: idle, and removed or replaced."""
         self.is_cut = False
-        """Whether it is not the one that was begun any more: cut short, or written anew."""
+        """Whether it was truncated or rewritten."""
 
     @property
     def size(self) -> int:
@@ -136,7 +135,7 @@ class GrowingFile:
             return file_id(self._named.stat()) != self.id
         except FileNotFoundError:
             return self._stat.st_nlink == 0
-        except OSError:  # nobody can tell now
+        except OSError:  # unknown for now
             return False
 
     def close(self) -> None:

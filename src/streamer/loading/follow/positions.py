@@ -1,4 +1,4 @@
-"""Where followed files were left, to be found by name and by file."""
+"""Where reading stopped in followed files, by name and by file."""
 
 from collections.abc import Iterable
 from pathlib import PurePath
