@@ -38,7 +38,7 @@ Values: TypeAlias = Mapping[str, Numbers]
 """By column, of each record; NaN for null, and of a class its number."""
 RADIAN = 180 / math.pi
 SMALLEST = {"itself": 0.0, "one": 1.0, "radian": RADIAN, "axis": RADIAN}
-"""What a value is taken for, if it is smaller, by how its column is rounded."""
+"""The least scale of a value, by how its column is rounded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class Rules:
     """What rounding may make of a format."""
 
     relative: float
-    """Of a number, to what its column says."""
+    """Of a number, relative to the scale of its column."""
     axis: float
     """The same of what depends on the first principal axis."""
     undecided: float
@@ -58,7 +58,7 @@ RULES = {
     torch.float32: Rules(1e-5, 1e-2, 0.02),
 }
 SHORT_RULES = Rules(0.25, 1.0, 0.5)
-"""bfloat16 has two to three digits: that batches are not off by more is all that can be said."""
+"""bfloat16 has two to three digits: no closer agreement can be expected of batches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,8 @@ def _alone(sample: Sample) -> Values:
 
 
 def _batched(sample: Sample, config: RunConfig) -> Values:
-    """From the batches that `streamer run` would run: its planner cuts them, and hears how each
-    went."""
+    """From the batches that `streamer run` would run: its planner cuts them, and learns how
+    long each took."""
     computing, planner = FaultIsolation(sample.worker), planner_for(config, sample.worker)
     planner.add(Chunk.of(sample.records))
     results = []
@@ -173,7 +173,9 @@ def _in_order(sample: Sample, results: Sequence[Result]) -> Values:
     (table,) = sample.worker.tables.rows  # it was loaded with one
     rows = pa.concat_tables([result.tables[table] for result in results])
     if not rows.num_rows:
-        raise UsageError("every record was rejected: `streamer run` says why in RUN/rejected")
+        raise UsageError(
+            "every record was rejected: `streamer run` writes the reasons to RUN/rejected"
+        )
     index_of = {record.origin.row: index for index, record in enumerate(sample.records)}
     order = [index_of[row] for row in rows["row"].to_pylist()]
     values = {name: np.full(len(sample.records), np.nan) for name in names}

@@ -16,7 +16,7 @@ POSITIONAL = "paths"
 
 
 def _help_of(key: str) -> str:
-    """A flag's help is its line in the configuration, with what it may be and what it is."""
+    """A flag's help: its docstring in the configuration, with choices and default."""
     known = RunConfig.model_fields[key]
     text = (known.description or "").replace("\n", " ")
     choices = get_args(known.annotation) if get_origin(known.annotation) is Literal else ()
@@ -31,8 +31,8 @@ def _help_of(key: str) -> str:
 
 
 def _taken_as(annotation: Any) -> Any:
-    """What the command line reads for a key of this type. RunConfig judges the value, so that a
-    choice is text here, numbers with commas are, and each entry of a map is."""
+    """What the command line reads for a key of this type. RunConfig validates the value, so
+    choices, numbers with commas and each entry of a map are text here."""
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _taken_as(arguments[0])
@@ -55,10 +55,10 @@ def _flag(key: str) -> Any:
 if TYPE_CHECKING:
     Flags = dict[str, Any]
 else:
-    # not RunConfig itself: values are judged once the file's and the flags' are together
+    # not RunConfig itself: values are validated once file and flags are merged
     keys = [key for key in RunConfig.model_fields if key != POSITIONAL]
     Flags = TypedDict("Flags", {key: _flag(key) for key in keys}, total=False)
-    Flags.__doc__ = "What is given on the command line; what is not is absent."
+    Flags.__doc__ = "The flags given on the command line; others are absent."
 
 Paths = Annotated[str, Parameter(help=_help_of(POSITIONAL), allow_leading_hyphen=True)]
 File = Annotated[
@@ -73,7 +73,7 @@ def config_from(
 ) -> RunConfig:
     """The configuration that `file` and, on top of it, the command line make.
 
-    :raises UsageError: of what is wrong in either.
+    :raises UsageError: a setting in either is wrong.
     """
     _refuse_flags(paths)
     given = dict(flags or {})
@@ -90,7 +90,7 @@ def config_from(
 def numbers(flag: str, text: str) -> list[int]:
     """The whole numbers in `text`, between commas.
 
-    :raises UsageError: there is something else.
+    :raises UsageError: it has anything else.
     """
     try:
         return [int(part) for part in text.split(",")]

@@ -1,4 +1,4 @@
-"""`streamer resume`: go on with a run."""
+"""`streamer resume`: continue a run."""
 
 import os
 from pathlib import Path
@@ -20,7 +20,7 @@ def resume(
         bool,
         Parameter(
             help="Let the model run code of its own and load pickled weights, as the run was "
-            "begun: it has to be said again.",
+            "begun: this must be given again.",
             negative="",
         ),
     ] = False,
@@ -47,13 +47,13 @@ def resume(
 
 
 def settings_of(manifest: Manifest) -> dict[str, Any]:
-    """The settings to go on with: those of `manifest`, with the commits that it began with where it
-    has read from the hub, whose branches move.
+    """The settings to resume with: those of `manifest`, with the commits that it began with for
+    what it read from the hub, whose branches move.
 
-    Those that this version does not know are left out: `running.resume` refuses them by name.
+    Settings that this version does not know are left out: `running.resume` rejects them by name.
     """
-    said = manifest.config.model_dump(mode="json", exclude_unset=True)
-    settings = {key: value for key, value in said.items() if key in RunConfig.model_fields}
+    recorded = manifest.config.model_dump(mode="json", exclude_unset=True)
+    settings = {key: value for key, value in recorded.items() if key in RunConfig.model_fields}
     if manifest.model is not None and manifest.model.revision is not None:
         settings["revision"] = manifest.model.revision
     of_saes = {sae.revision for sae in manifest.saes}

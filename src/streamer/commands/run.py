@@ -33,9 +33,9 @@ def run(
 
 
 def run_to_end(config: RunConfig, *, fresh: bool = False) -> int:
-    """Do what `config` says and print how it went. Returns the exit code.
+    """Run `config` and print a summary. Returns the exit code.
 
-    :raises UsageError: something in `config` cannot be had.
+    :raises UsageError: something in `config` is wrong or missing.
     :raises RunFault: the run broke off; its message says how to go on.
     """
     from streamer.running.prepare import prepare  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""The first records of an input, tokenized, beside a worker that is ready for them."""
+"""The first records of an input, tokenized, and a worker ready to measure them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ def take_sample(config: RunConfig, count: int, tables: Sequence[Table] = TABLES)
     """The first `count` good records of the input that `config` names, and its worker, that makes
     rows of `tables`.
 
-    No run is prepared, so that nothing need be writable; input that grows is not waited for.
+    Prepares no run, so nothing need be writable; does not wait for growing input.
 
     :raises UsageError: the configuration is wrong, or there is no good record.
     """

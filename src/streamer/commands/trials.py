@@ -78,11 +78,11 @@ def recommend(
 
 
 def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> list[Trial]:
-    """A trial for each size. All are run in turns, so that what else the machine does falls on all
-    alike. In the first turn the memory is watched, and nothing timed: it warms up."""
+    """A trial for each size. All are run in turns, so that other load on the machine affects all
+    alike. The first turn measures memory and no time: it warms up."""
     batches = {size: _batches(sample, key, size) for size in sizes}
     computing = FaultIsolation(sample.worker)
-    computing.process(batches[sizes[-1]][0])  # so that what is made once counts for none
+    computing.process(batches[sizes[-1]][0])  # so that one-time setup counts for none
 
     def run(size: int) -> None:
         results = [result for batch in batches[size] for result in computing.feed(batch)]

@@ -28,7 +28,7 @@ def tune(
     ] = None,
     flags: Settings = None,
 ) -> int:
-    """Try batch sizes on your data and model, and say which to use.
+    """Try batch sizes on your data and model, and recommend one.
 
     Prints time, speed-up, samples a second and peak memory of each. Writes no run.
     """

@@ -1,4 +1,4 @@
-"""`streamer watch`: a run from outside, in the display that it shows itself, from status.json."""
+"""`streamer watch`: shows the display of a run in another process, from status.json."""
 
 import dataclasses
 import socket
@@ -34,15 +34,15 @@ class Look:
 
     sign: Sign
     now: Snapshot
-    """Its note says so where the heartbeat is old."""
+    """Its note reports an old heartbeat."""
     is_silent: bool
-    """Whether it should have given a sign of life by now."""
+    """Whether its heartbeat is overdue."""
     is_over: bool
     """Whether nothing more will come: it has ended, or its process is gone."""
 
     @property
     def exit_code(self) -> int:
-        """0 if all is well: it has finished, or works at it."""
+        """0 if all is well: it has finished or is working."""
         return int(self.is_silent or self.sign.status in ("stopped", "failed"))
 
     def __str__(self) -> str:
@@ -50,10 +50,7 @@ class Look:
 
 
 class Watched:
-    """A run directory that is looked at again and again.
-
-    :raises UsageError: at a look: there is nothing to see.
-    """
+    """A run directory whose status is read repeatedly."""
 
     def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._directory = directory
@@ -62,10 +59,10 @@ class Watched:
         self._since = 0.0
 
     def look(self) -> Look:
-        """What the run says of itself, and whether it still does."""
+        """The run's status, and whether it is still updated."""
         sign, now = read_status(self._directory)
         is_gone = sign.host == socket.gethostname() and not psutil.pid_exists(sign.pid)
-        if is_gone:  # perhaps it has just said its last word
+        if is_gone:  # it may just have written its last status
             sign, now = read_status(self._directory)
         age = self._age(sign.heartbeat)
         if sign.is_over or (age <= OLD_SECONDS and not is_gone):
@@ -77,8 +74,8 @@ class Watched:
         return Look(sign, dataclasses.replace(now, note=note), is_silent=True, is_over=is_gone)
 
     def _age(self, heartbeat: datetime) -> float:
-        """Seconds since the last one, by this machine's clock as soon as a new one was seen: that
-        of another machine may be wrong."""
+        """Seconds since the last heartbeat, by this machine's clock once a new one was seen:
+        another machine's clock may be wrong."""
         if self._heartbeat is None:
             self._since = self._clock() - max(0.0, (datetime.now(UTC) - heartbeat).total_seconds())
         elif heartbeat != self._heartbeat:
@@ -107,7 +104,7 @@ def show_until_over(directory: Path, once: bool, console: Console) -> int:
     """Show the run in `directory` until it is over; once: one line. Returns the exit code: 1 where
     it has failed, was stopped or gives no sign of life.
 
-    :raises UsageError: there is no run, or it does not say anything of itself.
+    :raises UsageError: there is no run, or it has no status.
     """
     watched = Watched(directory)
     if once:

@@ -62,7 +62,7 @@ class Queue(Generic[T]):
 
     @property
     def starved_seconds(self) -> float:
-        """How long the receiving stage has stood idle because nothing is here."""
+        """How long the receiving stage has been idle because the queue is empty."""
         if not self._out.statistics().tasks_waiting_receive:
             return 0.0
         return time.monotonic() - self._asked

@@ -1,4 +1,4 @@
-"""Trying again what may pass by itself: a full disk, a file system that stumbles."""
+"""Retries after faults that may pass by themselves: a full disk, a failing network file system."""
 
 import threading
 import time
@@ -22,7 +22,7 @@ class RetryPolicy:
     """Retries that are logged, and that end when the run is stopped."""
 
     stopped: threading.Event = field(default_factory=threading.Event)
-    """Once it is set, nothing is tried again."""
+    """Once it is set, nothing is retried."""
     log: Log = ignore
     on_wait: OnWait = ignore
     """Called with the reason before each wait, and with None when the action succeeded or failed
@@ -39,7 +39,7 @@ class RetryPolicy:
         where: str,
         entries: dict[str, Any],
     ) -> T:
-        """What `action` returns. After an error that is `passing` it is tried again, until `stop`.
+        """What `action` returns. It is retried after errors that are `passing`, until `stop`.
 
         Each retry is logged as `event` with `entries`. Raises what the last try raised.
         """

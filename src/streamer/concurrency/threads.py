@@ -1,6 +1,7 @@
-"""Blocking work in threads, and how to leave behind one that hangs: nothing in Python can end it.
+"""Blocking work in threads, and how to abandon one that hangs: nothing in Python can end it.
 
-Every such thread has a name of ours while it works, so that the command knows whether one hangs.
+Every such thread has a recognizable name while it works, so that the command knows whether one
+hangs.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from anyio import from_thread, to_thread
 
 T = TypeVar("T")
 GRACE_SECONDS = 10.0
-"""After one thread was left behind, until all others are: they may wait for what it holds."""
+"""From leaving one thread behind until leaving all others: they may wait for what it holds."""
 NAME = "streamer "
 """The names of our threads begin with it."""
 

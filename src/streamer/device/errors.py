@@ -1,4 +1,4 @@
-"""Telling what a device means by its errors, and letting go of what can be let go of."""
+"""Classifies the errors of devices, and releases unused device memory."""
 
 import gc
 
@@ -15,9 +15,9 @@ OUT_OF_MEMORY = (
     "when calling `cublasLtCreate(handle)`",
     "when calling `cusolverDnCreate(handle)`",
 )
-"""What MPS' and the CPU's allocators and CUDA's libraries say: they have no error of their own.
-Making a handle of a library takes memory. Where that is short, cuBLAS says NOT_INITIALIZED and
-cuSOLVER INTERNAL_ERROR. A lost device says so at the next attempt, too, in its own words."""
+"""Messages of MPS' and the CPU's allocators and of CUDA's libraries, which have no error class of
+their own. Creating a library handle takes memory: without it, cuBLAS reports NOT_INITIALIZED and
+cuSOLVER INTERNAL_ERROR. A lost device also fails at the next attempt, with a message of its own."""
 LOST = (
     "CUDA error",
     "CUDA driver error",
@@ -28,7 +28,7 @@ LOST = (
     "MPS error",
     "command buffer exited",
 )
-"""What is said of a device that fails, where torch raises a plain RuntimeError for it."""
+"""Messages of a failing device, for which torch raises a plain RuntimeError."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -39,9 +39,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_error(error: BaseException) -> bool:
-    """Whether `error` is the device's, not of what was run on it, nor want of memory.
+    """Whether the device itself failed, rather than what was run on it, and not for lack of memory.
 
-    CUDA's errors are sticky: whatever the process asks of the device next fails as well.
+    CUDA's errors are sticky: every later call of the process to the device fails as well.
     """
     if is_out_of_memory(error):
         return False
@@ -52,7 +52,7 @@ def is_device_error(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Give back what no tensor uses."""
+    """Release memory that no tensor uses."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

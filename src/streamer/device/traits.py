@@ -1,4 +1,4 @@
-"""What the kinds of device are like. Whoever must know asks for a trait, never for the kind."""
+"""What the kinds of device can do. Code asks for a trait, never for the kind."""
 
 from dataclasses import dataclass
 
@@ -13,20 +13,20 @@ class Traits:
     """Whether it is the processor that runs Python: it works with the host's threads, out of the
     host's memory."""
     runs_ahead: bool = False
-    """Whether it is given a batch before the last one is waited for, and has events to wait for."""
+    """Whether a batch is launched before the last one has finished, and it has events."""
     analysis: torch.dtype = torch.float64
-    """What everything behind the SAE is computed in there: float64, so that small differences cost
-    no digits, where the device has it."""
+    """Format for everything after the SAE: float64 if the device has it, so that small differences
+    lose no digits."""
     has_float16: bool = True
     """Whether products in float16 are faster there."""
     most_tokens: int
-    """Positions of a batch beyond which it gains nothing that the memory is worth."""
+    """Positions of a batch beyond which more memory gains no speed."""
     start_tokens: int
-    """Positions with which a small model already runs about as fast as it can."""
+    """Positions at which a small model already runs about as fast as it can."""
     start_flops: float
-    """In a first batch: a few seconds on the slowest device of the kind."""
+    """Operations of a first batch: a few seconds on the slowest device of the kind."""
     gathered: int = 2**27
-    """Most numbers of decoder rows worked on at once: an accelerator wants much at once."""
+    """Most numbers in decoder rows gathered at once: an accelerator needs large operations."""
 
 
 TRAITS = {
@@ -55,5 +55,5 @@ TRAITS = {
 
 
 def traits_of(device: torch.device) -> Traits:
-    """What `device` is like."""
+    """The traits of `device`."""
     return TRAITS[device.type]

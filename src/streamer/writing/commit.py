@@ -33,15 +33,15 @@ REPLACED = ("manifest.json", "status.json")
 
 
 POSITIONS = "places"
-"""The key in footers, which runs that were begun earlier have, too."""
+"""The key in footers; it cannot change, as earlier runs have it."""
 
 
 @dataclass(frozen=True, slots=True)
 class WrittenTable:
-    """What writing knows of a table."""
+    """A table as the writer sees it."""
 
     name: str
-    """Of its folder."""
+    """The name of its folder."""
     schema: pa.Schema
     """Its columns, `row` first."""
     leads: bool = False
@@ -50,7 +50,7 @@ class WrittenTable:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a run stands: what the footer of its last commit says."""
+    """How far a run has come: the content of the last commit's footer."""
 
     number: int = 0
     """Of the next commit."""
@@ -108,8 +108,8 @@ def read_checkpoint(
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
         raise RunFault(
             f"{storage.location}/{name} is damaged: {error}. `streamer check {storage.location}` "
-            f"says more; without this file and those of the same number in the other tables, the "
-            f"run goes on before it."
+            f"shows details; without this file and those of the same number in the other tables, "
+            f"the run resumes before it."
         ) from None
 
 

@@ -20,10 +20,10 @@ PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "p
 class RunDirectory:
     """RUN/, where a run writes its manifest, log and tables, locked against other processes.
 
-    With the `names` of a shard, it is the shard's own folder in RUN: several processes may be at
-    work in RUN then, each with names of its own.
+    With the `names` of a shard, it is the shard's own folder in RUN: several processes may then
+    write to RUN, each with its own names.
 
-    :raises UsageError: another process is at work on it, or it cannot be written.
+    :raises UsageError: another process is writing to it, or it cannot be written.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class RunDirectory:
             ) from None
         except OSError as error:
             raise UsageError(
-                f"cannot write to the run directory {self.path}: {error}. Mend that, or choose "
+                f"cannot write to the run directory {self.path}: {error}. Fix that, or choose "
                 f"another with --out."
             ) from None
         try:

@@ -1,4 +1,4 @@
-"""The writing stage: results in any order within a window in, every table in input order out."""
+"""The writing stage: takes results in any order within a window, writes tables in input order."""
 
 import time
 from collections import Counter
@@ -23,7 +23,7 @@ class Writer:
     """Writes the tables of one run directory, one of which leads.
 
     A part of each is closed at the same row (see `commit`), so that together they are a checkpoint:
-    the footers say which input rows they cover, where reading goes on, and the totals so far.
+    the footers hold the input rows they cover, where reading goes on, and the totals so far.
     """
 
     def __init__(
@@ -36,8 +36,7 @@ class Writer:
         begin: Checkpoint,
         names: Names = WHOLE,
     ) -> None:
-        """`begin`: what is there already. `names`: those of a shard, if others write to `storage`
-        at the same time."""
+        """`begin`: the last checkpoint. `names`: a shard's, if several write to `storage`."""
         self.counts = begin.counts
         """Of what was written."""
         self.committed = begin.counts
@@ -63,7 +62,7 @@ class Writer:
 
         Returns what was written of each window, by the name of the table.
 
-        :raises RunFault: the disk did not take them. What earlier parts hold stays.
+        :raises RunFault: they could not be written. Earlier parts stay.
         """
         self._waiting.setdefault(result.window.index, []).append(result)
         written = []
@@ -76,9 +75,9 @@ class Writer:
         return written
 
     def tick(self) -> None:
-        """Close the parts if they are due, though no rows come. Call it now and then.
+        """Close the parts if they are due, even if no rows come. Call it regularly.
 
-        :raises RunFault: the disk did not take them.
+        :raises RunFault: they could not be written.
         """
         try:
             self._commit_if_due()
@@ -89,7 +88,7 @@ class Writer:
         """Finish what is open. Each table ends with at least one part, empty if need be. Windows
         that are not whole are dropped: a run that goes on begins with them.
 
-        :raises RunFault: the disk did not take it.
+        :raises RunFault: they could not be written.
         """
         try:
             if self._end_row > self._first_row or self._number == 0:

@@ -1,11 +1,11 @@
-"""What the writing stage asks of the place that a run is written to.
+"""The interface of the storage that a run is written to.
 
 A storage holds files by name, as in `metrics/part-00000.parquet`, with `/` on every system. A file
 appears under its name whole or not at all. Nothing here is particular to a file system: an object
 store can offer the same, by an upload that is completed when the file is published.
 
     create      a new file that nobody sees yet; what is written into it may be lost by a crash
-    finish      all of it is where a crash or a power cut does not reach; still nobody sees it
+    finish      all of it survives a crash or a power cut; still nobody sees it
     publish     it has its name; a file that had the name before is replaced
     list        the names in a folder, those of unpublished files among them
     read        the bytes of a published file, from any position
@@ -25,7 +25,7 @@ import pyarrow as pa
 from streamer.errors import RunFault
 
 UNPUBLISHED = ".tmp"
-"""A file that is not published yet is listed, and can be removed, under its name and this."""
+"""A file that is not published yet is listed, and can be removed, by its name and this suffix."""
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """EFBIG is RLIMIT_FSIZE, which can be raised from outside."""
 
@@ -53,7 +53,7 @@ class NewFile(ABC):
     """A file that is written from beginning to end, and not yet published."""
 
     name: str
-    """That it will be published under."""
+    """The name it will be published under."""
     sink: pa.NativeFile
     """Its content goes in here."""
 
@@ -66,7 +66,7 @@ class NewFile(ABC):
 
     @abstractmethod
     def discard(self) -> None:
-        """Give the file up: nothing of it is kept, and what still comes into its sink is dropped.
+        """Drop the file; later writes to its sink are ignored.
 
         :raises OSError: something of it may be left, under its name and `UNPUBLISHED`.
         """

@@ -1,8 +1,7 @@
 """A directory of a local or mounted file system.
 
-A new file has a temporary name beside its own. To finish it is to fsync it; to publish it is to
-rename it and to fsync its directory. Locks are the kernel's, so that none is left of a process that
-was killed.
+A new file has a temporary name beside its own. Finishing is fsync; publishing is a
+rename and an fsync of the directory. Locks are the kernel's, so a killed process leaves none.
 """
 
 import errno
@@ -24,7 +23,7 @@ T = TypeVar("T")
 PIECE_BYTES = 2**20
 """pyarrow writes a row group in hundreds of pieces; the file gets them together."""
 NO_LOCKS = frozenset({errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK})
-"""What file systems without locks say, or whose lock server is away."""
+"""Errors of file systems without locks, or whose lock server is away."""
 
 
 class LocalStorage(Storage):

@@ -1,4 +1,4 @@
-"""The local folder of a run: whether it is free, and made."""
+"""The folder of a new run: checks that it is free, and creates it."""
 
 import contextlib
 import datetime
@@ -12,7 +12,7 @@ from streamer.writing.storage.local import fsync
 LOCK = ".lock"
 MANIFEST = "manifest.json"
 BEGUN = {LOCK, "log.jsonl", "stderr.log", "manifest.json.tmp", "status.json", "status.json.tmp"}
-"""What is left of a run that was killed before it had a manifest."""
+"""Files left by a run that was killed before it had a manifest."""
 
 
 def make_folder(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Writing where there may be no room: wait, try again, and give up after a while.
+"""Writes that may find the disk full: wait, retry, and give up after a while.
 
 A full disk, a quota and a limit on file sizes pass when somebody makes room. Everything else
 (read-only, removed, not permitted) does not pass by waiting and is raised at once.
@@ -25,7 +25,7 @@ LONGEST_SECONDS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WaitForRoom:
-    """How long to wait for room, each time there is none, and who hears of it."""
+    """How long to wait each time the disk is full, and how to report it."""
 
     seconds: float = 0.0
     policy: RetryPolicy = field(default_factory=RetryPolicy)
