@@ -39,7 +39,7 @@ def run(config: RunConfig, tables: "Sequence[Table] | None" = None) -> "Run":
     `tables` are what it puts out, by default `streamer.tables.TABLES`. Works in a notebook too.
     Shows the same progress as the command; `progress="none"` for silence.
 
-    :raises UsageError: something in `config` cannot be had.
+    :raises UsageError: something in `config` is wrong or missing.
     :raises RunFault: the run broke off.
     :raises KeyboardInterrupt: it was stopped, after draining what was in flight.
     """

@@ -2,7 +2,8 @@
 memory.
 
 Neither looks inside a record more than it must: `parsing` does, on the exact bytes of each, so that
-a malformed record is lost alone wherever its end can still be found."""
+a malformed record is lost alone wherever its end can still be found.
+"""
 
 import codecs
 import re

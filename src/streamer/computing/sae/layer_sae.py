@@ -3,7 +3,8 @@ possible.
 
 SAELens' encode of a JumpReLU SAE takes four times as long as its matrix product, for the
 intermediate arrays of d_sae numbers a row. For the two plain architectures the same is computed
-here in place, and checked against SAELens when the SAE is loaded."""
+here in place, and checked against SAELens when the SAE is loaded.
+"""
 
 from functools import cached_property
 from typing import Any

@@ -1,7 +1,8 @@
 """A file of lines that grows: what identifies it, and its bytes as they come.
 
 A failed read is retried: the file is opened again, and read on only if it is the same file, with
-the same device, inode and first bytes."""
+the same device, inode and first bytes.
+"""
 
 import contextlib
 import functools
