@@ -9,7 +9,7 @@ import hypothesis
 import pytest
 
 TESTS = Path(__file__).resolve().parent
-os.environ["OMP_NUM_THREADS"] = "1"  # tests run in as many processes as there are cores
+os.environ["OMP_NUM_THREADS"] = "1"  # tests run in more processes than there are cores
 # so that the processes of tests find `bench` and `support`, wherever they run
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [*filter(None, [os.environ.get("PYTHONPATH")]), str(TESTS.parent), str(TESTS)]

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def wait_for_status(process: subprocess.Popen, run: Path, wanted: Callable[[dict
     raise AssertionError("it does not get on")
 
 
+def wait_until_full(terminal: int) -> None:
+    """Until frames have left no room for more."""
+    deadline = time.monotonic() + 120
+    while select.select([], [terminal], [], 0)[1]:
+        assert time.monotonic() < deadline, "the terminal takes all that is written to it"
+        time.sleep(0.1)
+
+
 def wait_for_records(process: subprocess.Popen, run: Path, records: int) -> None:
     wait_for_status(process, run, lambda status: status["done"] >= records)
 
@@ -94,7 +103,7 @@ def test_a_stopped_terminal_holds_up_neither_a_run_nor_its_signals(tmp_path):
             process.stdin.write(GOOD.encode() * 5)
             process.stdin.flush()
             wait_for_records(process, tmp_path / "RUN", records)
-            time.sleep(6)  # for frames, which fill it
+            wait_until_full(terminal)
         process.send_signal(signal.SIGTERM)
         assert process.wait(120) == 143
     finally:
