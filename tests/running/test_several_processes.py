@@ -1,6 +1,7 @@
 """Several processes work off ranges of one input into one run directory, as one run would."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,36 @@ def test_a_shard_is_resumed_with_the_same_range_only(tmp_path, settings):
     config = RunConfig(**settings, out=out)
     with pytest.raises(UsageError, match="it was to read the range"):
         prepare(config, shard=Shard("s1", InputRange(Position(*cut_of(settings)), None, CUT + 1)))
+
+
+def test_a_shard_is_refused_where_a_whole_run_is_or_was(tmp_path, settings):
+    out = tmp_path / "RUN"
+    run_with(None, out=out, **settings)
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    config, shard = RunConfig(**settings | {"out": out}), Shard("s0", InputRange())
+    with pytest.raises(UsageError, match=r"not cut into shards \(.*RUN/manifest.json\)"):
+        prepare(config, shard=shard)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+    (out / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"not cut into shards .*metrics/part-00000.parquet"):
+        prepare(config, shard=shard)
+
+
+def test_a_whole_run_does_not_begin_where_shards_are_or_were(tmp_path, settings):
+    out = tmp_path / "RUN"
+    assert start("s0", settings, out).wait(60) == 0
+    config = RunConfig(**settings | {"out": out})
+    with pytest.raises(UsageError, match=r"holds shards of a run \(s0\).*another directory"):
+        prepare(config)
+    shutil.rmtree(out / "shards")
+    with pytest.raises(UsageError, match=r"holds shards of a run \(s0\)"):
+        prepare(config)
+
+
+@pytest.mark.parametrize("name", ["", "S0", "0", "s-0", "../s", "s0\n"])
+def test_a_name_that_would_not_keep_shards_apart_is_refused(name):
+    with pytest.raises(UsageError, match="a shard cannot be called"):
+        Shard(name, InputRange())
 
 
 @pytest.mark.parametrize(

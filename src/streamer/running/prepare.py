@@ -27,13 +27,19 @@ from streamer.running.resume import (
     refuse_other_tables,
 )
 from streamer.tables import TABLES, Table, leading
-from streamer.writing.commit import Checkpoint, read_checkpoint
+from streamer.writing.commit import Checkpoint, read_checkpoint, writers
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
-from streamer.writing.names import WHOLE, Names
+from streamer.writing.names import WHOLE, Names, is_shard, part_of
 from streamer.writing.storage.base import Storage
 from streamer.writing.storage.local import LocalStorage
-from streamer.writing.storage.new_folder import check_free, default_path, is_run, unused
+from streamer.writing.storage.new_folder import (
+    MANIFEST,
+    check_free,
+    default_path,
+    is_run,
+    unused,
+)
 from streamer.writing.storage.room import WaitForRoom
 
 
@@ -43,12 +49,21 @@ class Shard:
 
     It reads a range of the input, names its parts so that those of all shards are in order, and has
     its lock, log, status and manifest in a folder of its own, `RUN/shards/NAME`.
+
+    :raises UsageError: a shard cannot have that name.
     """
 
     name: str
     """Small letters and digits, as `s0001`. The names of all shards sort as their ranges do, and
     are equally long."""
     range: InputRange
+
+    def __post_init__(self) -> None:
+        if not is_shard(self.name):
+            raise UsageError(
+                f"a shard cannot be called {self.name!r}: its name is a small letter, and then "
+                f"small letters and digits, as s0001"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +129,7 @@ def prepare(
     :raises RunFault: the run's last part is damaged.
     """
     names, part = (Names(shard.name), shard.range) if shard else (WHOLE, InputRange())
-    out = _output(config, names, fresh=fresh)
+    out = _output(config, names, leading(tables).name, fresh=fresh)
     own = out / names.folder
     _check_paths(config)
     sources = [] if config.follow else expand(config.paths)
@@ -157,8 +172,8 @@ def prepare(
     )  # fmt: skip
 
 
-def _output(config: RunConfig, names: Names, *, fresh: bool) -> Path:
-    """The run directory, in which these names may be written.
+def _output(config: RunConfig, names: Names, leads: str, *, fresh: bool) -> Path:
+    """The run directory, in which these names may be written. `leads`: its leading table.
 
     :raises UsageError: it is taken, or one of several processes cannot do a part of this run.
     """
@@ -168,9 +183,48 @@ def _output(config: RunConfig, names: Names, *, fresh: bool) -> Path:
     if fresh:
         out = unused(out)
     own = out / names.folder
+    if names.shard:
+        _refuse_whole_run(out, leads)
     if not is_run(own):
+        if not names.shard:
+            _refuse_shards(out)
         check_free(own)
     return out
+
+
+def _refuse_whole_run(out: Path, leads: str) -> None:
+    """Return if no whole run is or was in `out`, whose rows a shard would write once more.
+
+    :raises UsageError: there is one.
+    """
+    try:
+        files = LocalStorage(out).list(leads)
+    except OSError as error:
+        raise UsageError(f"cannot read {out}: {error}. Make it readable.") from None
+    parts = {file: part_of(file.rpartition("/")[2]) for file in files}
+    whole = (file for file, part in parts.items() if part and not part.shard)
+    if found := MANIFEST if is_run(out) else next(whole, None):
+        raise UsageError(
+            f"{out} holds a run that is not cut into shards ({out / found}), and a shard would "
+            f"write rows that it has. Give all shards another directory as out."
+        )
+
+
+def _refuse_shards(out: Path) -> None:
+    """Return if there are no shards in `out`, whose rows a whole run would write once more.
+
+    :raises UsageError: there are.
+    """
+    try:
+        found = [names.shard for names in writers(LocalStorage(out)) if names.shard]
+    except OSError:  # `check_free` says what it is
+        return
+    if found:
+        raise UsageError(
+            f"{out} holds shards of a run ({', '.join(found[:3])}{', …' * (len(found) > 3)}), and "
+            f"a whole run would write rows that they have. Choose another directory with --out, or "
+            f"go on with the shards."
+        )
 
 
 def _check_paths(config: RunConfig) -> None:
