@@ -143,7 +143,9 @@ class Manifest(Entry):
     range: InputRange = InputRange()
     """The range of the input that the run reads."""
     columns: tuple[str, ...] = ()
-    """Names of the metrics, in the order of the table."""
+    """Names of the metrics, in the order of the leading table."""
+    tables: dict[str, tuple[str, ...]] = {}
+    """All columns of each table, in order; empty in runs of earlier versions."""
     counts: Counts | None = None
     """Totals, once the run has ended."""
     seconds: float | None = None

@@ -18,6 +18,7 @@ def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
         "inputs": tuple(Input.model_validate(one) for one in prepared.inputs),
         "range": prepared.range,
         "columns": tuple(column.name for column in worker.columns),
+        "tables": {name: tuple(rows.schema.names) for name, rows in worker.tables.rows.items()},
     }
 
 

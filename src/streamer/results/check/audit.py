@@ -43,7 +43,7 @@ def check(
         listing = list_parts(path, leads)
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error}") from None
-    audit = CommitAudit(listing, tables, manifest.columns, report, on_step)
+    audit = CommitAudit(listing, tables, manifest, report, on_step)
     totals = audit.run()
     if manifest.status == "finished":
         for gap in audit.gaps:

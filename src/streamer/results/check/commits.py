@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from streamer.manifest import Manifest
 from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, shown
 from streamer.results.check.report import Report
 from streamer.results.check.rows import Numbers, fault_of_order, fault_of_rows
@@ -41,7 +42,7 @@ class CommitAudit:
         self,
         listing: Listing,
         tables: Sequence[Table],
-        columns: Sequence[str],
+        manifest: Manifest,
         report: Report,
         on_step: Callable[[str], Any],
     ) -> None:
@@ -55,7 +56,7 @@ class CommitAudit:
         self.parts = 0
         self._listing = listing
         self._leading = listing.leading
-        self._columns = columns
+        self._manifest = manifest
         self._report = report
         self._on_step = on_step
         self._tables = {self._leading, *self._counted}
@@ -162,7 +163,7 @@ class CommitAudit:
                 f"its columns differ from those of {first}: {difference(schema, reference)}"
             )
         else:
-            fault = schema_fault(self._known.get(table), schema, self._columns)
+            fault = schema_fault(table, self._known.get(table), schema, self._manifest)
             if not fault:
                 self._schemas[table] = (name, schema)
         if fault:

@@ -1,16 +1,28 @@
 """Verifies the columns of part files: those that the table must have, equal in all its parts."""
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 
+from streamer.manifest import Manifest
 from streamer.tables import Table
 
 
-def schema_fault(table: Table | None, schema: pa.Schema, columns: Sequence[str]) -> str:
-    """What is wrong with the schema of the first part of `table`; empty if nothing. `table` is None
-    for one that only the run knows. `columns` are the measurements that the manifest names, the
-    last ones of the leading table."""
+def schema_fault(name: str, table: Table | None, schema: pa.Schema, manifest: Manifest) -> str:
+    """What is wrong with the schema of the first part of the table `name`; empty if nothing. `table`
+    is None for one that only the run knows. `manifest` names its columns."""
+    fault = _contract_fault(table, schema)
+    if fault:
+        return fault
+    last = manifest.columns if table is not None and table.leads else ()
+    if last and schema.names[-len(last) :] != list(last):  # all that earlier manifests name
+        return "its last columns are not those that manifest.json names"
+    columns = manifest.tables.get(name)
+    if columns is not None and schema.names != list(columns):
+        return "its columns are not those that manifest.json names"
+    return ""
+
+
+def _contract_fault(table: Table | None, schema: pa.Schema) -> str:
+    """What is wrong with it whatever the run."""
     if table is None:
         first = schema.field(0) if len(schema) else None
         is_row = first is not None and (first.name, first.type) == ("row", pa.int64())
@@ -22,8 +34,6 @@ def schema_fault(table: Table | None, schema: pa.Schema, columns: Sequence[str])
     if [(field.name, field.type) for field in schema][: len(keys)] != keys:
         *names, last = table.schema.names
         return f"its first columns are not {', '.join(names)} and {last}"
-    if table.leads and columns and schema.names[-len(columns) :] != list(columns):
-        return "its last columns are not those that manifest.json names"
     return ""
 
 
