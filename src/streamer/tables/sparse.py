@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from typing import Self
 
 import numpy as np
 import torch
@@ -35,11 +34,11 @@ class Alike:
         """The most that one of them has."""
         return self.counts[-1]
 
-    def split(self, most: int) -> Iterator[Self]:
+    def split(self, most: int) -> "Iterator[Alike]":
         """The same in pieces of at most so many features in all, but at least one passage."""
         step = max(1, most // self.width)
         for at in range(0, len(self.counts), step):
-            yield type(self)(self.passages[at : at + step], self.counts[at : at + step])
+            yield Alike(self.passages[at : at + step], self.counts[at : at + step])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ class SparseFeatures:
         features: Sequence[Float[Tensor, "passage _"]],
         counts: Sequence[Sequence[int]],
         dtype: torch.dtype,
-    ) -> list[Self]:
+    ) -> "list[SparseFeatures]":
         """Those of each layer's `features` that are > 0, in `dtype`. `counts` [layer][passage] says
         how many each passage has, so that the device is not waited for."""
         grouped = alike(counts, features[0].device)
@@ -97,7 +96,7 @@ class SparseFeatures:
         active: int,
         dtype: torch.dtype,
         groups: Sequence[Alike],
-    ) -> Self:
+    ) -> "SparseFeatures":
         passages, d_sae = features.shape
         found = torch.nonzero_static((features > 0).reshape(-1), size=active)[:, 0]
         values = features.reshape(-1)[found]
