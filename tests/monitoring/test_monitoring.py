@@ -18,10 +18,11 @@ from streamer.results.summary import (
     KEPT_DOMAINS,
     OTHERS,
     DomainMeans,
+    RowTotals,
     Summary,
     print_summary,
 )
-from streamer.tables import Column
+from streamer.tables import TABLES, Column, Layout, RunTables
 from support.snapshots import NOW
 
 
@@ -111,10 +112,9 @@ def test_a_look_sees_queues_and_memory():
 def test_the_summary_counts_every_reason_and_says_how_to_go_on():
     counters = Counters()
     counters.begin_at(Counts(records=30, rows=8, rejected=22))
-    reasons = [(f"reason {n}", 1) for n in range(22)]
-    summary = Summary(
-        Path("RUN"), 2, counters, 1.0, Memory(1, 2, None, None), DomainMeans([]), reasons
-    )
+    rows = RowTotals(RunTables(TABLES, Layout((1,), ("text",), (8,))))
+    rows.add({"rejected": pa.table({"reason": [f"reason {n}: at byte {n}" for n in range(22)]})})
+    summary = Summary(Path("RUN"), 2, counters, 1.0, Memory(1, 2, None, None), rows)
     console = Console(width=120, record=True, file=io.StringIO())
     print_summary(summary, console)
     text = console.export_text()
@@ -122,6 +122,8 @@ def test_the_summary_counts_every_reason_and_says_how_to_go_on():
         "8 measured, 22 rejected; 30 of them in earlier sessions",
         "1 × reason 9",
         "12 for 12 other reasons",
+        "each with its reason in RUN/rejected",
+        "open_run('RUN').table('metrics')",
         "streamer resume RUN",
     ):
         assert part in text, text

@@ -1,7 +1,7 @@
 """What a run says at its end: counts, rates, time by stage, and facts against hallucinations."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from rich.table import Table
 from streamer.device.memory import Memory
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.display import as_text
-from streamer.tables import Column
+from streamer.tables import Column, RunTables, leading
 
 SHOWN_DOMAINS = 20
 SHOWN_REASONS = 10
@@ -30,6 +30,7 @@ class DomainMeans:
     def __init__(self, columns: Sequence[Column]) -> None:
         """`columns`: the measurements that rows have, those of a pair among them."""
         self._pairs = _pairs(columns)
+        self._headings = {column.metric: column.heading or column.metric for column in columns}
         self._sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
         self._counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self.records: dict[str, int] = defaultdict(int)
@@ -92,7 +93,7 @@ class DomainMeans:
         table.add_column("domain")
         table.add_column("samples", justify="right")
         for metric in pairs:
-            heading = metric.removeprefix("cross_layer_").replace("_", "\n")
+            heading = self._headings[metric].replace("_", "\n")
             table.add_column(heading, justify="right", no_wrap=True)
         for domain in largest[:SHOWN_DOMAINS]:
             sides = [
@@ -117,6 +118,47 @@ def _pairs(columns: Sequence[Column]) -> dict[str, tuple[str, str]]:
     }
 
 
+class RowTotals:
+    """What the rows of a run's tables add to its summary, as they are written or read back."""
+
+    def __init__(self, tables: RunTables) -> None:
+        self.leading = leading(tables.tables).name
+        """The table whose measurements are averaged."""
+        self.domains = DomainMeans(tables.columns)
+        self.reasons: Counter[str] = Counter()
+        """Why records were rejected, without particulars."""
+        self._reason = {one.name: one.reason for one in tables.tables if one.reason is not None}
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Names of those that add something."""
+        return (self.leading, *(name for name in self._reason if name != self.leading))
+
+    @property
+    def rejecting(self) -> tuple[str, ...]:
+        """Names of those that say why a record is in them."""
+        return tuple(self._reason)
+
+    def wanted(self, table: str, columns: Sequence[str]) -> list[str]:
+        """Of these `columns` of a table, those that `add` looks at."""
+        means = self.domains.wanted(columns) if table == self.leading else []
+        return [*means, self._reason[table]] if table in self._reason else means
+
+    def add(self, rows: Mapping[str, pa.Table]) -> None:
+        """Take rows of tables, by the table's name."""
+        if self.leading in rows:
+            self.domains.add(rows[self.leading])
+        for name, column in self._reason.items():
+            if name in rows:
+                texts = rows[name][column].to_pylist()
+                self.reasons.update(text.partition(":")[0] for text in texts)
+
+    def merge(self, other: "RowTotals") -> None:
+        """Take what `other` has taken."""
+        self.domains.merge(other.domains)
+        self.reasons.update(other.reasons)
+
+
 @dataclass(frozen=True, slots=True)
 class Summary:
     """The outcome of a run that came to its end, or to a stop that was asked for."""
@@ -128,9 +170,8 @@ class Summary:
     seconds: float
     """Loading the model excluded."""
     memory: Memory
-    domains: DomainMeans
-    reasons: Sequence[tuple[str, int]]
-    """Why records were rejected, most frequent first."""
+    rows: RowTotals
+    """What was measured and rejected, in earlier sessions, too."""
 
     @property
     def per_second(self) -> float:
@@ -154,13 +195,15 @@ def print_summary(summary: Summary, console: Console) -> None:
     if counters.before:
         cut += f"; {counters.before:,} of them in earlier sessions"
     table.add_row("samples", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
-    for reason, count in summary.reasons[:SHOWN_REASONS]:
+    reasons = summary.rows.reasons.most_common()
+    for reason, count in reasons[:SHOWN_REASONS]:
         table.add_row("", escape(f"{count:,} × {reason}"))
-    others = [count for _, count in summary.reasons[SHOWN_REASONS:]]
+    others = [count for _, count in reasons[SHOWN_REASONS:]]
     if others:
         table.add_row("", f"{sum(others):,} for {len(others):,} other reasons")
-    if summary.reasons:
-        table.add_row("", escape(f"each with its reason in {summary.path}/rejected"))
+    if reasons:
+        where = ", ".join(f"{summary.path}/{name}" for name in summary.rows.rejecting)
+        table.add_row("", escape(f"each with its reason in {where}"))
     if not counters.rows:
         table.add_row("", "[bold red]nothing was measured[/bold red]")
     table.add_row(
@@ -184,11 +227,12 @@ def print_summary(summary: Summary, console: Console) -> None:
     if summary.signal is not None:
         table.add_row("go on with", escape(f"streamer resume {summary.path}"))
     table.add_row("output", escape(str(summary.path)))
-    table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/metrics/*.parquet'"))
-    table.add_row("in Python", escape(f"streamer.open_run('{summary.path}').table('metrics')"))
+    leads = summary.rows.leading
+    table.add_row("in DuckDB", escape(f"SELECT * FROM '{summary.path}/{leads}/*.parquet'"))
+    table.add_row("in Python", escape(f"streamer.open_run('{summary.path}').table('{leads}')"))
     console.print(f"[bold]{'finished' if summary.signal is None else 'stopped'}[/bold]")
     console.print(table)
-    domains = summary.domains.table()
+    domains = summary.rows.domains.table()
     if domains is not None:
         console.print()
         console.print(domains)

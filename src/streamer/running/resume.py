@@ -1,6 +1,5 @@
 """Resuming a run: whether settings, inputs and model allow it, and what was found so far."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,7 +13,7 @@ from streamer.errors import RunFault, UsageError
 from streamer.loading.identity import changes
 from streamer.manifest import Manifest, ModelEntry, SaeEntry
 from streamer.records import InputRange
-from streamer.results.summary import DomainMeans
+from streamer.results.summary import RowTotals
 from streamer.tables import Table
 from streamer.writing.commit import Checkpoint
 
@@ -133,26 +132,23 @@ def refuse_another_model(
     _refuse(path, found)
 
 
-def read_earlier(
-    means: DomainMeans, measured: Sequence[Path], rejected: Sequence[Path]
-) -> tuple[DomainMeans, Counter[str]]:
-    """What these parts of earlier sessions add to the summary: the means by domain, which are added
-    to `means`, and why records were rejected. Reads every part.
+def read_earlier(totals: RowTotals, earlier: Mapping[str, Sequence[Path]]) -> RowTotals:
+    """`totals`, to which is added what the parts of `earlier` sessions, by their table, add to the
+    summary. Reads every part.
 
     :raises RunFault: a part is damaged.
     """
-    reasons, part = Counter[str](), Path()
+    part = Path()
     try:
-        for part in measured:
-            means.add(pq.read_table(part, columns=means.wanted(pq.read_schema(part).names)))
-        for part in rejected:
-            texts = pq.read_table(part, columns=["reason"])["reason"].to_pylist()
-            reasons.update(text.partition(":")[0] for text in texts)
+        for table, parts in earlier.items():
+            for part in parts:
+                wanted = totals.wanted(table, pq.read_schema(part).names)
+                totals.add({table: pq.read_table(part, columns=wanted)})
     except (OSError, pa.ArrowException) as error:
         raise RunFault(
             f"{part} is damaged: {error}. `streamer check {part.parents[1]}` reports more"
         ) from None
-    return means, reasons
+    return totals
 
 
 def _refuse(path: Path, found: Sequence[str]) -> None:

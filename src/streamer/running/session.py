@@ -2,13 +2,11 @@
 
 import contextlib
 import threading
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import anyio
-import pyarrow as pa
 
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.starting_budget import budget_for
@@ -24,7 +22,7 @@ from streamer.monitoring.status import State
 from streamer.monitoring.status_reporter import StatusReporter
 from streamer.planning.planner import Planner
 from streamer.results.run import Run
-from streamer.results.summary import DomainMeans, Summary
+from streamer.results.summary import RowTotals, Summary
 from streamer.running.manifest import description_of
 from streamer.running.pipeline import Queues, Stages, stream
 from streamer.running.prepare import Prepared
@@ -38,7 +36,6 @@ from streamer.running.shutdown import (
     state_after,
 )
 from streamer.running.watchdog import watch
-from streamer.tables import REJECTED, leading
 from streamer.writing.commit import WrittenTable, tidy
 from streamer.writing.directory import RunDirectory
 from streamer.writing.writer import Writer
@@ -68,10 +65,9 @@ class Session:
         self._log = prepared.log.write
         self._reporter = StatusReporter(directory.path, self._log, observer, prepared.title)
         self._threads = Threads()
-        self._leading = leading(worker.tables.tables).name
-        self._means = DomainMeans(worker.columns)
-        self._earlier_parts: tuple[Sequence[Path], Sequence[Path]] = (), ()
-        self._earlier = DomainMeans(worker.columns), Counter[str]()
+        self._rows = RowTotals(worker.tables)
+        self._earlier_parts: Mapping[str, Sequence[Path]] = {}
+        self._earlier_rows = RowTotals(worker.tables)
         self._earlier_is_read = anyio.Event()
         self._writer: Writer | None = None
         self._planner = planner_for(prepared.config, worker)
@@ -92,17 +88,14 @@ class Session:
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
             "sharing": worker.packing.sharing,
-            "removed": tidy(prepared.storage, self._leading, prepared.names),
+            "removed": tidy(prepared.storage, self._rows.leading, prepared.names),
         }
         self._log("started", started)
         exposed = exposure(prepared.config)
         for note in (*worker.model.notes, *([exposed] if exposed else [])):
             self._note(note)
         shard, earlier = prepared.names.shard, Run(prepared.out, directory.manifest.entries())
-        self._earlier_parts = (
-            earlier.parts(self._leading, shard),
-            earlier.parts(REJECTED.name, shard),
-        )
+        self._earlier_parts = {name: earlier.parts(name, shard) for name in self._rows.tables}
         self._writer = Writer(
             prepared.storage,
             prepared.config,
@@ -159,12 +152,9 @@ class Session:
                 self._queues,
                 counters,
                 self._reporter.incidents.take,
-                self._add_up,
+                self._rows.add,
             )
         self._seconds = counters.seconds
-
-    def _add_up(self, rows: Mapping[str, pa.Table]) -> None:
-        self._means.add(rows[self._leading])
 
     async def close(self) -> None:
         """Finish the last parts and write into the manifest how the run ended.
@@ -210,25 +200,22 @@ class Session:
     async def summary(self) -> Summary:
         """Write the last status; how the run went."""
         await finished_within(CLOSE_SECONDS, "status", partial(self._reporter.end, self._state))
-        assert self._writer is not None
-        means, reasons = self._earlier
-        means.merge(self._means)
+        self._earlier_rows.merge(self._rows)
         return Summary(
             path=self._directory.path,
             signal=self.signals[0] if self.signals and self._state == "stopped" else None,
             counters=self._prepared.counters,
             seconds=self._seconds,
             memory=self._observer.look().memory,
-            domains=means,
-            reasons=(reasons + self._writer.reasons).most_common(),
+            rows=self._earlier_rows,
         )
 
     async def _read_earlier(self) -> None:
         """Read what earlier sessions wrote, for the summary. Beside the stages: it may be much."""
         try:
-            means = DomainMeans(self._worker.columns)
-            read = partial(read_earlier, means, *self._earlier_parts)
-            self._earlier = await in_thread("earlier", read)
+            totals = RowTotals(self._worker.tables)
+            read = partial(read_earlier, totals, self._earlier_parts)
+            self._earlier_rows = await in_thread("earlier", read)
         except RunFault as fault:
             self._note(f"the summary leaves out earlier sessions: {fault}")
         self._earlier_is_read.set()

@@ -39,4 +39,5 @@ REJECTED = Table(
     schema=SCHEMA,
     rows=lambda _: Rows(SCHEMA, of_rejections=_rows),
     counted_as="rejected",
+    reason="reason",
 )

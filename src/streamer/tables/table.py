@@ -63,6 +63,8 @@ class Column:
     """the layer, if it is measured at several,"""
     passage: str | None = None
     """and the passage; None if it is of the record."""
+    heading: str = ""
+    """What stands over it in the summary, if the metric's name would be long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,9 @@ class Table:
     counted_as: str | None = None
     """What the counts of a run call the number of its rows, if each of them stands for one input
     row: every input row is in one of the tables that have such a name, once."""
+    reason: str | None = None
+    """The column that says why a record is in it, as `reason: particulars`, if one does: the
+    summary counts the reasons."""
 
 
 class RunTables:

@@ -1,7 +1,6 @@
 """The writing stage: takes results in any order within a window, writes tables in input order."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -41,7 +40,6 @@ class Writer:
         """Of what was written."""
         self.committed = begin.counts
         """Of what is in finished parts."""
-        self.reasons: Counter[str] = Counter()
         self._location = storage.location
         size, number = config.row_group_rows, begin.number
         self._parts = {
@@ -151,7 +149,6 @@ class Writer:
             out_of_memory_splits=sum(one.splits for one in work),
             model_errors=sum(one.faults for one in work),
         )
-        self.reasons.update(rejection.reason.partition(":")[0] for rejection in rejections)
 
     @property
     def is_due(self) -> bool:

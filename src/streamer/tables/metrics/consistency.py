@@ -15,6 +15,7 @@ def _columns(layout: Layout) -> list[Column]:
             rests_on=counts_of(layout.layers[1:3], [passage]),
             metric="cross_layer_consistency",
             passage=passage,
+            heading="consistency",
         )
         for passage in layout.passages
     ]
