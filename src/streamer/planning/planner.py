@@ -32,8 +32,8 @@ class Planner:
         *,
         whole_windows: bool = False,
     ) -> None:
-        """`whole_windows`: never cut a window early, so that batches do not depend on when records
-        arrive."""
+        """`whole_windows`: cut each window at the same record, never early, so that batches do not
+        depend on when records arrive."""
         self.budget = budget
         self.whole_windows = whole_windows
         self._packing = packing

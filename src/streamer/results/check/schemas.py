@@ -7,8 +7,8 @@ from streamer.tables import Table
 
 
 def schema_fault(name: str, table: Table | None, schema: pa.Schema, manifest: Manifest) -> str:
-    """What is wrong with the schema of the first part of the table `name`; empty if nothing. `table`
-    is None for one that only the run knows. `manifest` names its columns."""
+    """What is wrong with the schema of the first part of the table `name`; empty if nothing.
+    `table` is None for one that only the run knows. `manifest` names its columns."""
     fault = _contract_fault(table, schema)
     if fault:
         return fault
