@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bench.report import report
 from bench.timing import median_seconds
-from streamer.tables.metrics.shape import Shape, shape_of
+from streamer.tables.metrics.shape import Shape, ShapesUnderWay
 from streamer.tables.sparse import SparseFeatures, alike
 
 D_SAE = 16_384
@@ -112,7 +112,7 @@ def _batched(clouds: Clouds) -> Shape:
     ends = torch.tensor([0, *clouds.counts], device=active.device).cumsum(0)
     values, index = clouds.magnitude[active], clouds.index[active]
     (groups,) = alike([clouds.counts], active.device)
-    return shape_of(SparseFeatures(values, index, ends, groups, D_SAE), clouds.W_dec)
+    return ShapesUnderWay(SparseFeatures(values, index, ends, groups, D_SAE), clouds.W_dec).finish()
 
 
 def _clouds(d_model: int, passages: int, device: str) -> Clouds:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from streamer.tables.metrics.shape import Shape, ShapesUnderWay
 from streamer.tables.sparse import SparseFeatures
 
 
@@ -11,3 +12,8 @@ def sparse(features: Tensor) -> SparseFeatures:
     dense = features.reshape(-1, features.shape[-1])
     (found,) = SparseFeatures.of_layers([dense], [(dense > 0).sum(-1).tolist()], torch.float64)
     return found
+
+
+def shape_of(features: Tensor, W_dec: Tensor) -> Shape:
+    """The shapes of the passages `features` [passage, d_sae]."""
+    return ShapesUnderWay(sparse(features), W_dec).finish()

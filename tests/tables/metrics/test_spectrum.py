@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from streamer.device.traits import TRAITS
-from streamer.tables.metrics.shape import shape_of
 from streamer.tables.metrics.spectrum import spectrum
-from support.features import sparse
+from support.features import shape_of
 
 DTYPES = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -121,7 +120,7 @@ def points(counts: list[int], d_model: int, d_sae: int) -> tuple[Tensor, Tensor]
 def assert_shapes_are_those_of_their_points(counts: list[int], d_model: int) -> None:
     """Of the weighted covariance, written out."""
     features, W_dec = points(counts, d_model, 300)
-    shape = shape_of(sparse(features), W_dec)
+    shape = shape_of(features, W_dec)
     for passage, n in enumerate(counts):
         on = features[passage] > 0
         r, f = W_dec[on], features[passage, on]
@@ -146,9 +145,9 @@ def test_a_shape_is_that_of_its_points_be_they_fewer_or_more_than_dimensions(d_m
 
 def test_a_shape_is_the_same_in_groups_of_any_size(monkeypatch):
     features, W_dec = points([5, 40, 6, 41, 7, 200, 5], 32, 300)
-    together = shape_of(sparse(features), W_dec)
+    together = shape_of(features, W_dec)
     monkeypatch.setitem(TRAITS, "cpu", replace(TRAITS["cpu"], gathered=1))
-    apart = shape_of(sparse(features), W_dec)
+    apart = shape_of(features, W_dec)
     assert torch.allclose(together.eigenvalues, apart.eigenvalues, rtol=1e-9, atol=1e-13)
     cosines = (together.axis * apart.axis).sum(-1).abs()
     assert torch.allclose(cosines, torch.ones_like(cosines))
@@ -156,7 +155,7 @@ def test_a_shape_is_the_same_in_groups_of_any_size(monkeypatch):
 
 def test_of_no_point_nothing_is_known_and_of_one_there_is_no_axis():
     features, W_dec = points([0, 1, 5], 16, 300)
-    shape = shape_of(sparse(features), W_dec)
+    shape = shape_of(features, W_dec)
     assert shape.centroid[0].isnan().all()
     assert torch.allclose(shape.centroid[1], W_dec[features[1] > 0][0])
     assert shape.axis[:2].isnan().all()
@@ -166,7 +165,7 @@ def test_of_no_point_nothing_is_known_and_of_one_there_is_no_axis():
 
 def test_points_in_one_place_have_no_axis():
     features, W_dec = points([20], 16, 300)
-    shape = shape_of(sparse(features), W_dec[:1].expand(300, -1).contiguous())
+    shape = shape_of(features, W_dec[:1].expand(300, -1).contiguous())
     assert shape.axis.isnan().all()
     assert (shape.eigenvalues == 0).all()
 
@@ -184,7 +183,7 @@ def test_another_thread_computes_with_as_many_cores_after_a_shape_as_before():
     torch.set_num_threads(3)
     try:
         features, W_dec = points([5], 16, 300)
-        shape_of(sparse(features), W_dec)
+        shape_of(features, W_dec)
         assert set(host_pool().map(lambda _: torch.get_num_threads(), range(9))) == {1}
         assert threads_of_a_new_thread() == 3
     finally:

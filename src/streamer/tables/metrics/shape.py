@@ -32,13 +32,8 @@ class Shape:
     """Of the weighted covariance, largest first, at least three, exact zeros beyond its rank."""
 
 
-def shape_of(features: SparseFeatures, W_dec: Float[Tensor, "d_sae d_model"]) -> Shape:
-    """Centroid, first principal axis and spectrum of every passage; waits for the device."""
-    return ShapesUnderWay(features, W_dec).finish()
-
-
 class ShapesUnderWay:
-    """The shapes of a layer's passages, begun on the device.
+    """Centroid, first principal axis and spectrum of a layer's passages, begun on the device.
 
     Passages of like counts are decomposed together, so that a dense one does not pad the rest.
     Padding adds zero rows to M, and so zero eigenvalues, and changes nothing.
