@@ -76,7 +76,7 @@ def clear_peak(device: "torch.device") -> bool:
 
 
 def free_memory(device: "torch.device") -> int:
-    """Bytes that could still be had on `device`; on a CPU, by this process within the limits of its
+    """Bytes that are still free on `device`; on a CPU, by this process within the limits of its
     control groups and of its address space."""
     if device.type == "cuda":
         import torch  # noqa: PLC0415

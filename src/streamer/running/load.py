@@ -23,8 +23,8 @@ async def load(prepared: Prepared, observer: Observer) -> Worker:
     """The worker, with the model and SAEs on its device. A run that is resumed has the status
     "loading" meanwhile.
 
-    :raises UsageError: the device, the model or an SAE is not to be had, or they are not those of
-        the run that is to be resumed.
+    :raises UsageError: the device is missing, the model or an SAE cannot be loaded, or is not that
+        of the run that is to be resumed.
     """
 
     def load_and_collect() -> Worker:

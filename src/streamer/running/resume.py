@@ -57,8 +57,8 @@ def refuse_changes(
     :raises UsageError: naming all that differs.
     """
     now = config.model_dump(mode="json")
-    said = earlier.config.model_dump(mode="json", exclude_unset=True)
-    before = RunConfig().model_dump(mode="json") | said  # an older run lacks newer settings
+    recorded = earlier.config.model_dump(mode="json", exclude_unset=True)
+    before = RunConfig().model_dump(mode="json") | recorded  # an older run lacks newer settings
     read = [one.model_dump() for one in earlier.inputs]
     free = FREE if config.deterministic else FREE | BATCHING
     if config.follow:  # the inputs change, so what names them must not

@@ -31,7 +31,7 @@ from streamer.writing.directory import RunDirectory
 async def run(prepared: Prepared) -> Summary:
     """Load the model, process all that was prepared, and write it to the run directory.
 
-    :raises UsageError: the model or an SAE is not to be had; nothing was written then.
+    :raises UsageError: the model or an SAE cannot be loaded; nothing was written then.
     :raises RunFault: the run broke off; finished parts are kept.
     """
     config = prepared.config

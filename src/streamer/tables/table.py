@@ -40,7 +40,7 @@ KEYS = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column of measurements, and all that may be said of it without its values."""
+    """One column of measurements, and all that is known of it without its values."""
 
     name: str
     type: ColumnType = "float32"
@@ -113,7 +113,7 @@ class Rows:
         rejections: Sequence[Rejection],
     ) -> pa.Table:
         """The rows of a batch of `records`, of which was `taken` what is on the host now; without
-        those of the `lost`, places in `records` that are among the `rejections` now."""
+        those of the `lost`, indices of `records` that are among the `rejections` now."""
         found: list[pa.Table] = []
         if records and self.of_records is not None:
             measured = self.of_records(records, taken)

@@ -109,7 +109,7 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
 
 
 def cannot_load(path: str, error: Exception) -> UsageError:
-    """What the user is told when a library fails on a model."""
+    """The error for the user when a library fails on a model."""
     return UsageError(f"cannot load the model {path}: {type(error).__name__}: {first_line(error)}")
 
 
@@ -192,8 +192,8 @@ def _identity(bridge: Any, config: RunConfig, path: str) -> ModelIdentity:
     aliases = {embedded.NAME if config.model == EMBEDDED else Path(path).name}
     file = Path(path) / "config.json"
     if file.is_file():
-        said = json.loads(file.read_text("utf-8")).get("_name_or_path")
-        aliases |= {Path(said).name} if said else set()
+        origin = json.loads(file.read_text("utf-8")).get("_name_or_path")
+        aliases |= {Path(origin).name} if origin else set()
     revision = None
     if not Path(path).is_dir():  # Hugging Face knows the commit only of some models that it loads
         loaded = getattr(bridge.original_model.config, "_commit_hash", None)

@@ -106,8 +106,8 @@ class LanguageModel:
         """What Hugging Face's configuration says of that name, of all layers the most; 0 if it has
         none."""
         config: Any = self._run.module.config
-        said = getattr(config.get_text_config(), name, None) or 0
-        return max(said) if isinstance(said, list | tuple) else int(said)
+        found = getattr(config.get_text_config(), name, None) or 0
+        return max(found) if isinstance(found, list | tuple) else int(found)
 
     def residuals(
         self, rows: PackedTokens, on_device: Sequence[Tensor] | None = None
@@ -151,8 +151,8 @@ class LanguageModel:
         rows: PackedTokens,
         on_device: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """:raises IndexError: a token is unknown to the model. Said here, on the host: on CUDA the
-        look-up would end the whole process' use of the device."""
+        """:raises IndexError: a token is unknown to the model. Raised here, on the host: on CUDA
+        the look-up would end the whole process' use of the device."""
         largest = int(rows.tokens.max())
         if largest >= self.vocabulary:
             raise IndexError(

@@ -110,7 +110,7 @@ def load_native(
     """The model's decoder layers as far as they are read, without the head, on `device`.
 
     :raises UsageError: its files lack weights.
-    :raises Exception: whatever Hugging Face makes of a model that cannot be had like this.
+    :raises Exception: whatever Hugging Face makes of a model that it cannot load in part.
     """
     assert architecture.taps is not None
     which = {"revision": architecture.revision, "trust_remote_code": trust_remote_code}
