@@ -55,6 +55,7 @@ def run(config: RunConfig, tables: "Sequence[Table] | None" = None) -> "Run":
             config, progress=progress_on(screen), tables=TABLES if tables is None else tables
         )
         if prepared.is_finished:
+            prepared.leave()
             return open_run(prepared.out)
         summary = _run(prepared)
     if summary.signal is not None:

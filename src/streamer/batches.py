@@ -118,7 +118,7 @@ class Work:
             distinct=self.distinct + other.distinct,
             positions=self.positions + other.positions,
             reruns=self.reruns + other.reruns,
-            splits=max(self.splits, other.splits),
+            splits=self.splits + other.splits,
             largest=Footprint(
                 max(self.largest.positions, other.largest.positions),
                 max(self.largest.pairs, other.largest.pairs),

@@ -18,6 +18,18 @@ for count in (4096, 64):
     peaks.append(peak.bytes)
 print(peaks[0] - peaks[1])
 """
+FORKED = """
+import os
+import torch
+from streamer.device.memory import memory
+
+cpu = torch.device("cpu")
+if child := os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+before = memory(cpu).process
+held = torch.ones(50 * 2**20)  # 200 MB
+os._exit(memory(cpu).process < before + 150 * 2**20)
+"""
 BATCHES = """
 import torch
 from streamer.device.memory import BatchMemory, memory
@@ -74,3 +86,7 @@ def test_the_limit_of_a_control_group_counts():
     with group_of(2**30) as enter:
         (free,) = printed(FREE, *enter)
     assert 0 < int(free) < 2**30
+
+
+def test_a_process_that_was_forked_sees_its_own_memory():
+    subprocess.run([sys.executable, "-c", FORKED], check=True)

@@ -40,6 +40,12 @@ def test_on_mps_every_operation_has_a_kernel_and_nothing_is_float64(mps, sharing
     assert len(mps.seen) > 40
 
 
+def test_on_mps_an_sae_is_compared_with_saelens_when_it_is_loaded(mps):
+    worker = load()
+    with mps:
+        assert all(sae._agrees() for sae in moved(worker, mps).saes)
+
+
 def on_mps(mode: Pretended, what: Callable[[torch.Tensor], Any]) -> None:
     with mode, torch.inference_mode():
         what(mode.put(torch.eye(3)))

@@ -16,7 +16,8 @@ from streamer.errors import UsageError
 from streamer.monitoring.status import read_status
 from streamer.records import InputRange, Position
 from streamer.results.run import Run
-from streamer.running.prepare import Shard, prepare
+from streamer.running.prepare import prepare
+from streamer.running.shards import Shard
 from support.inputs import LINE
 from support.processes import Popen
 from support.runs import run_with
@@ -28,7 +29,8 @@ import json, sys
 import anyio
 from streamer.config import RunConfig
 from streamer.records import InputRange, Position
-from streamer.running.prepare import Shard, prepare
+from streamer.running.prepare import prepare
+from streamer.running.shards import Shard
 from streamer.running.run import run
 
 class Pipe:
@@ -178,3 +180,11 @@ def test_what_shards_cannot_agree_on_is_refused(tmp_path, settings, changes, mes
     config = RunConfig(**settings | {"out": tmp_path / "RUN"} | changes)
     with pytest.raises(UsageError, match=message):
         prepare(config, shard=Shard("s0", InputRange()))
+
+
+@pytest.mark.parametrize("part", [("elsewhere.jsonl", None), (None, "elsewhere.jsonl")])
+def test_a_range_that_is_not_of_the_inputs_is_refused(tmp_path, settings, part):
+    begin, end = (name and Position(name, 0, 0) for name in part)
+    config = RunConfig(**settings | {"out": tmp_path / "RUN"})
+    with pytest.raises(UsageError, match=r"elsewhere.jsonl, which is not among its inputs: .*in"):
+        prepare(config, shard=Shard("s0", InputRange(begin, end)))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from streamer.errors import UsageError
 from streamer.results.check.audit import check
 from streamer.results.run import Run, open_run
 from support.inputs import LINE
@@ -45,6 +46,15 @@ def test_a_table_with_other_columns_than_the_manifest_names_is_a_fault(settings,
     columns = run.manifest["tables"]
     rewrite(run, tables=columns | {table: ["row", "more", *columns[table][1:]]})
     assert f"{table}/part-00000.parquet: its columns are not those that" in str(fault_of(run))
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_a_run_does_not_go_on_with_other_columns(settings, table):
+    run, _ = run_with(None, limit=4, **settings)
+    columns = run.manifest["tables"]
+    rewrite(run, tables=columns | {table: [*columns[table], "more"]}, status="stopped")
+    with pytest.raises(UsageError, match=f"its table {table} had the columns .*, more, and not"):
+        run_with(None, limit=4, **settings)
 
 
 def test_a_run_whose_manifest_does_not_name_them_is_checked_and_goes_on(settings):

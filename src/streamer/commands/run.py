@@ -48,6 +48,7 @@ def run_to_end(config: RunConfig, *, fresh: bool = False) -> int:
             screen.print("Waiting for the first record, to see its fields …")
         prepared = prepare(config, fresh=fresh, progress=progress_on(screen))
         if prepared.is_finished:
+            prepared.leave()
             screen.print(f"{prepared.out} is finished: {prepared.checkpoint.row:,} records.")
             return 0
         out, kind = prepared.out, prepared.loader.fields.kind

@@ -52,8 +52,9 @@ class Worker:
     """Owns a device: the model, the SAEs and the noise pool on it. Used from one thread.
 
     A batch takes four steps: `launch`, `decompose`, `measure`, `collect`. No step waits for what
-    was begun in it, so that a device with other batches is never without work. None knows what to
-    do about a batch that fails, or that does not fit the memory: `FaultIsolation` does.
+    was begun in it (but for passages that must be run again), so that a device with other batches
+    is never without work. None knows what to do about a batch that fails, or that does not fit the
+    memory: `FaultIsolation` does.
     """
 
     def __init__(

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 _LIBC = ctypes.CDLL(None)
-_PROCESS = psutil.Process()
 _MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 _CLEARED = {"process": 0}
 """The peak of the process before its counter was cleared, which is the process' own as this is."""
@@ -37,7 +36,7 @@ class Memory:
 
 def memory(device: "torch.device") -> Memory:
     """What is held at this moment. The peak of MPS is the last reading: it keeps none."""
-    process = _PROCESS.memory_info().rss
+    process = _this_process().memory_info().rss
     peak = max(process, _process_peak(), _CLEARED["process"])
     if device.type == "cuda":
         import torch  # noqa: PLC0415
@@ -94,6 +93,11 @@ def free_memory(device: "torch.device") -> int:
     return min(limits, _free_address_space())
 
 
+def _this_process() -> psutil.Process:
+    """Made anew each time: one made before a fork would be the parent."""
+    return psutil.Process()
+
+
 def _process_peak() -> int:
     """On Linux not `ru_maxrss`: that counts what the process was forked from, too."""
     with contextlib.suppress(OSError, ValueError, IndexError):
@@ -107,7 +111,7 @@ def _free_address_space() -> int:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit == resource.RLIM_INFINITY:
         return sys.maxsize
-    return max(0, limit - int(_PROCESS.memory_info().vms))
+    return max(0, limit - int(_this_process().memory_info().vms))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,7 @@
 """The host's threads for many small computations, one for each core."""
 
 import functools
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,12 +12,12 @@ def host_pool() -> ThreadPoolExecutor:
     """One thread for each core that torch uses, none of which shares its work out to the others:
     what is done to a group of small matrices is too small for that, and threads that wait for a
     share spin."""
-    return _pool(torch.get_num_threads())
+    return _pool(torch.get_num_threads(), os.getpid())
 
 
 @functools.cache
-def _pool(cores: int) -> ThreadPoolExecutor:
-    """The process's, for so many cores: no other has other settings for it."""
+def _pool(cores: int, process: int) -> ThreadPoolExecutor:  # noqa: ARG001
+    """That of `process`, for so many cores; a process that was forked has none of the threads."""
     pool = ThreadPoolExecutor(cores, "host")
     all_here = threading.Barrier(cores)
 

@@ -13,9 +13,9 @@ from streamer.concurrency.threads import finished_within, in_own_thread, in_thre
 from streamer.errors import cause_of
 from streamer.monitoring.observer import Observer
 from streamer.monitoring.status_reporter import LoadingStatus
-from streamer.running.manifest import model_entry, sae_entries
+from streamer.running.manifest import columns_by_table, model_entry, sae_entries
 from streamer.running.prepare import Prepared
-from streamer.running.resume import refuse_another_model
+from streamer.running.resume import refuse_another_model, refuse_other_columns
 from streamer.running.shutdown import CLOSE_SECONDS
 
 
@@ -53,11 +53,12 @@ async def load(prepared: Prepared, observer: Observer) -> Worker:
 def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:
     """Return if `worker` may do this run.
 
-    :raises UsageError: the run is to be resumed, and was begun with another model or SAEs.
+    :raises UsageError: the run is to be resumed, and was begun with another model, SAEs or columns.
     """
     if prepared.directory is not None and prepared.directory.earlier is not None:
         earlier = prepared.directory.earlier
         refuse_another_model(prepared.out, earlier, model_entry(worker), sae_entries(worker))
+        refuse_other_columns(prepared.out, earlier, prepared.checkpoint, columns_by_table(worker))
 
 
 @contextlib.contextmanager

@@ -18,8 +18,13 @@ def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
         "inputs": tuple(Input.model_validate(one) for one in prepared.inputs),
         "range": prepared.range,
         "columns": tuple(column.name for column in worker.columns),
-        "tables": {name: tuple(rows.schema.names) for name, rows in worker.tables.rows.items()},
+        "tables": columns_by_table(worker),
     }
+
+
+def columns_by_table(worker: Worker) -> dict[str, tuple[str, ...]]:
+    """Names of all columns of each table, in order."""
+    return {name: tuple(rows.schema.names) for name, rows in worker.tables.rows.items()}
 
 
 def model_entry(worker: Worker) -> ModelEntry:

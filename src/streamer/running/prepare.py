@@ -11,7 +11,6 @@ from streamer.computing.model.find import model_path
 from streamer.computing.sae.find import sae_locations
 from streamer.concurrency.retry import RetryPolicy
 from streamer.config import RunConfig
-from streamer.errors import UsageError
 from streamer.loading.follow.follower import check_paths
 from streamer.loading.identity import identity
 from streamer.loading.loader import Loader
@@ -26,44 +25,22 @@ from streamer.running.resume import (
     refuse_changes,
     refuse_other_tables,
 )
+from streamer.running.shards import (
+    Shard,
+    check_range,
+    check_shard,
+    refuse_shards,
+    refuse_whole_run,
+)
 from streamer.tables import TABLES, Table, leading
-from streamer.writing.commit import Checkpoint, read_checkpoint, writers
+from streamer.writing.commit import Checkpoint, read_checkpoint
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
-from streamer.writing.names import WHOLE, Names, is_shard, part_of
+from streamer.writing.names import WHOLE, Names
 from streamer.writing.storage.base import Storage
 from streamer.writing.storage.local import LocalStorage
-from streamer.writing.storage.new_folder import (
-    MANIFEST,
-    check_free,
-    default_path,
-    is_run,
-    unused,
-)
+from streamer.writing.storage.new_folder import check_free, default_path, is_run, unused
 from streamer.writing.storage.room import WaitForRoom
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """What one of several processes, each with a device of its own, does of a run.
-
-    It reads a range of the input, names its parts so that those of all shards are in order, and has
-    its lock, log, status and manifest in a folder of its own, `RUN/shards/NAME`.
-
-    :raises UsageError: a shard cannot have that name.
-    """
-
-    name: str
-    """Small letters and digits, as `s0001`. The names of all shards sort as their ranges do, and
-    are equally long."""
-    range: InputRange
-
-    def __post_init__(self) -> None:
-        if not is_shard(self.name):
-            raise UsageError(
-                f"a shard cannot be called {self.name!r}: its name is a small letter, and then "
-                f"small letters and digits, as s0001"
-            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +76,11 @@ class Prepared:
         earlier = self.directory.earlier if self.directory is not None else None
         return earlier is not None and earlier.status == "finished"
 
+    def leave(self) -> None:
+        """Release the directory of a run that is not gone on with."""
+        if self.directory is not None:
+            self.directory.leave()
+
     @property
     def folder(self) -> Path:
         """Where its log and status are: the run directory, or the shard's folder in it."""
@@ -133,6 +115,7 @@ def prepare(
     own = out / names.folder
     _check_paths(config)
     sources = [] if config.follow else expand(config.paths)
+    check_range(part, sources)
     inputs = [identity(source) for source in sources]
     log, stopped = EventLog(), threading.Event()
     counters = _counters(config, sources, part)
@@ -178,53 +161,18 @@ def _output(config: RunConfig, names: Names, leads: str, *, fresh: bool) -> Path
     :raises UsageError: it is taken, or one of several processes cannot do a part of this run.
     """
     if names.shard:
-        _check_shard(config)
+        check_shard(config)
     out = config.out or default_path()
     if fresh:
         out = unused(out)
     own = out / names.folder
     if names.shard:
-        _refuse_whole_run(out, leads)
+        refuse_whole_run(out, leads)
     if not is_run(own):
         if not names.shard:
-            _refuse_shards(out)
+            refuse_shards(out)
         check_free(own)
     return out
-
-
-def _refuse_whole_run(out: Path, leads: str) -> None:
-    """Return if no whole run is or was in `out`, whose rows a shard would write once more.
-
-    :raises UsageError: there is one.
-    """
-    try:
-        files = LocalStorage(out).list(leads)
-    except OSError as error:
-        raise UsageError(f"cannot read {out}: {error}. Make it readable.") from None
-    parts = {file: part_of(file.rpartition("/")[2]) for file in files}
-    whole = (file for file, part in parts.items() if part and not part.shard)
-    if found := MANIFEST if is_run(out) else next(whole, None):
-        raise UsageError(
-            f"{out} holds a run that is not cut into shards ({out / found}), and a shard would "
-            f"write rows that it has. Give all shards another directory as out."
-        )
-
-
-def _refuse_shards(out: Path) -> None:
-    """Return if there are no shards in `out`, whose rows a whole run would write once more.
-
-    :raises UsageError: there are.
-    """
-    try:
-        found = [names.shard for names in writers(LocalStorage(out)) if names.shard]
-    except OSError:  # `check_free` says what it is
-        return
-    if found:
-        raise UsageError(
-            f"{out} holds shards of a run ({', '.join(found[:3])}{', …' * (len(found) > 3)}), and "
-            f"a whole run would write rows that they have. Choose another directory with --out, or "
-            f"go on with the shards."
-        )
 
 
 def _check_paths(config: RunConfig) -> None:
@@ -236,19 +184,6 @@ def _check_paths(config: RunConfig) -> None:
     sae_locations(config)
     if config.follow:
         check_paths(config.paths)
-
-
-def _check_shard(config: RunConfig) -> None:
-    """Return if one of several processes can do a part of this run.
-
-    :raises UsageError: it cannot.
-    """
-    if config.out is None:
-        raise UsageError("a shard writes into the run directory of others: give its path as out")
-    if config.follow:
-        raise UsageError("what is followed has no end, so it cannot be cut into shards")
-    if config.kind == "auto":
-        raise UsageError("shards must agree on the kind of the records: give it as kind")
 
 
 def _counters(config: RunConfig, sources: Sequence[Source], part: InputRange) -> Counters:

@@ -95,6 +95,26 @@ def refuse_other_tables(path: Path, begin: Checkpoint, tables: Sequence[Table]) 
         _refuse(path, [f"its tables were {was} and are {are}"])
 
 
+def refuse_other_columns(
+    path: Path, earlier: Manifest, begin: Checkpoint, now: Mapping[str, Sequence[str]]
+) -> None:
+    """Return if the tables of the run at `path`, of which `begin` was committed, have the columns
+    that they have `now`, by the table's name.
+
+    :raises UsageError: they do not.
+    """
+    if begin.number:
+        _refuse(
+            path,
+            [
+                f"its table {table} had the columns {', '.join(before)}, and not {', '.join(after)}"
+                for table, before in earlier.tables.items()
+                for after in [now.get(table, ())]
+                if list(before) != list(after)
+            ],
+        )
+
+
 def refuse_another_range(path: Path, earlier: Manifest, part: InputRange) -> None:
     """Return if the run at `path` was begun to read this part of the input.
 
@@ -144,7 +164,7 @@ def read_earlier(totals: RowTotals, earlier: Mapping[str, Sequence[Path]]) -> Ro
             for part in parts:
                 wanted = totals.wanted(table, pq.read_schema(part).names)
                 totals.add({table: pq.read_table(part, columns=wanted)})
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, KeyError, pa.ArrowException) as error:
         raise RunFault(
             f"{part} is damaged: {error}. `streamer check {part.parents[1]}` reports more"
         ) from None

@@ -101,6 +101,6 @@ class LayerSae:
             linear = theirs @ self.W_dec + self.b_dec
         same = torch.isclose(ours, theirs, rtol=AGREEMENT, atol=AGREEMENT * float(theirs.max()))
         # a feature at its threshold may fall to either side
-        rare = float((~same).double().mean()) <= 1 / max(1024, self.sae.cfg.d_sae)
+        rare = float((~same).float().mean()) <= 1 / max(1024, self.sae.cfg.d_sae)
         far = (linear - decoded).abs().max() <= AGREEMENT * decoded.abs().max()
         return rare and bool(far)
