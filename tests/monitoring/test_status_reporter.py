@@ -33,14 +33,15 @@ def test_the_status_is_whole_whenever_it_is_read(tmp_path):
     writer.start()
     try:
         seen = set()
-        for _ in range(3000):
+        # Not so many reads: on a busy machine most of them see what the one before them saw.
+        while len(seen) < 100 and writer.is_alive():
             status = orjson.loads((tmp_path / "status.json").read_bytes())
             assert len(status["note"] or "") == status["done"] % 5000 or status["done"] == 80
             seen.add(status["done"])
     finally:
         is_over.set()
         writer.join()
-    assert len(seen) > 10
+    assert len(seen) == 100
 
 
 def test_on_a_full_disk_the_status_still_tells_so(small_disk):
