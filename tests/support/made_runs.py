@@ -17,7 +17,7 @@ from streamer.results.check.audit import check
 from streamer.results.check.report import Report
 from streamer.tables import REJECTED, Column, Layout
 from streamer.tables.metrics.table import metrics_schema
-from streamer.writing.parts import METADATA_KEY
+from streamer.writing.footers import close_with_footer, read_notes
 
 COLUMNS = ("l1_x", "l3_x")
 METRICS = metrics_schema(
@@ -48,13 +48,13 @@ class MadeRun:
     def footer(self, table: str, number: int, **entries: Any) -> None:
         """Change what the footer of a part says."""
         part = self.part(table, number)
-        said = orjson.loads(pq.read_metadata(part).metadata[METADATA_KEY])
+        said = read_notes(part)
         write_part(part, pq.read_table(part), said | entries)
 
     def rewrite(self, table: str, number: int, change: Callable[[pa.Table], pa.Table]) -> None:
         """Change the rows of a part and leave its footer."""
         part = self.part(table, number)
-        said = orjson.loads(pq.read_metadata(part).metadata[METADATA_KEY])
+        said = read_notes(part)
         write_part(part, change(pq.read_table(part)), said)
 
     def know_input(self) -> None:
@@ -173,8 +173,7 @@ def write_part(
 ) -> None:
     """A part with `footer` in its footer."""
     said = footer if isinstance(footer, bytes) else orjson.dumps(dict(footer))
-    with pq.ParquetWriter(
-        path, table.schema, compression="zstd", write_page_checksum=True
-    ) as writer:
+    with pa.OSFile(str(path), "wb") as file:
+        writer = pq.ParquetWriter(file, table.schema, compression="zstd", write_page_checksum=True)
         writer.write_table(table, row_group_size=row_group)
-        writer.add_key_value_metadata({METADATA_KEY: said})
+        close_with_footer(writer, file, said)

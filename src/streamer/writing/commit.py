@@ -24,8 +24,9 @@ import pyarrow as pa
 from streamer.errors import RunFault
 from streamer.manifest import Counts
 from streamer.records import Position
+from streamer.writing.footers import read_notes
 from streamer.writing.names import SHARDS, WHOLE, Names, is_shard, part_of
-from streamer.writing.parts import PartWriter, read_metadata
+from streamer.writing.parts import PartWriter
 from streamer.writing.storage.base import UNPUBLISHED, Storage, write_fault
 
 REPLACED = ("manifest.json", "status.json")
@@ -185,7 +186,7 @@ def _list(storage: Storage, table: str) -> Iterator[str]:
 
 def _metadata(storage: Storage, name: str) -> dict[str, Any]:
     with storage.read(name) as file:
-        return read_metadata(file)
+        return read_notes(file)
 
 
 def _metadata_or_nothing(storage: Storage, name: str) -> dict[str, Any]:

@@ -7,17 +7,16 @@ tables together.
 
 import contextlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamer.writing.footers import close_with_footer
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.storage.base import NewFile, Storage
 
-METADATA_KEY = b"streamer"
 BUFFERED_BYTES = 16 * 2**20
 """A row group is written at so many bytes, however few rows it has."""
 
@@ -79,8 +78,7 @@ class PartWriter:
         """
         self._flush()
         file, writer = self._open()
-        writer.add_key_value_metadata({METADATA_KEY: orjson.dumps(dict(metadata))})
-        writer.close()
+        close_with_footer(writer, file.sink, orjson.dumps(dict(metadata)))
         file.finish()
         self._writer = None
 
@@ -132,9 +130,3 @@ class PartWriter:
                 write_page_checksum=True,
             )
         return self._file, self._writer
-
-
-def read_metadata(part: pa.NativeFile | Path) -> dict[str, Any]:
-    """What `finish` put into the footer of `part`; empty if it is not one of ours."""
-    metadata = pq.read_metadata(part).metadata or {}
-    return dict(orjson.loads(metadata.get(METADATA_KEY, b"{}")))

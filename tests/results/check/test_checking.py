@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -87,6 +88,23 @@ def test_every_byte_of_a_part_is_guarded_or_changes_nothing(run):
         else:
             caught += 1
     assert caught > 200
+
+
+def test_a_damaged_maximum_that_readers_believe_is_named(run):
+    """A reader passes over the row groups whose maximum is less than what it looks for."""
+    part = run.part("metrics", 1)
+    group = pq.read_metadata(part).row_group(0)
+    maximum = np.float32(group.column(group.num_columns - 2).statistics.max)
+    large = [("l1_x", ">", float(maximum) / 2)]
+    rows = pq.read_table(part, filters=large).num_rows
+    data = bytearray(part.read_bytes())
+    data[data.rfind(maximum.tobytes()) + 3] ^= 1  # of its exponent: a quarter of what it was
+    part.write_bytes(data)
+    assert pq.read_table(part, filters=large).num_rows == rows - 1
+    report = look(run)
+    assert report.files.first == (
+        "metrics/part-00001.parquet cannot be opened: its footer and the copy of it differ"
+    )
 
 
 def test_the_writer_puts_checksums_on_its_pages(tmp_path):

@@ -9,8 +9,8 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamer.writing.footers import METADATA_KEY, compare_footers
 from streamer.writing.names import Part, part_of
-from streamer.writing.parts import METADATA_KEY
 
 
 class Damaged(Exception):
@@ -96,6 +96,8 @@ class OpenPart:
 
     def __init__(self, path: Path) -> None:
         try:
+            with pa.OSFile(str(path), "rb") as file:
+                compare_footers(file)  # before anything is parsed: pyarrow may crash on a bad one
             self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
             self.schema: pa.Schema = self._file.schema_arrow.remove_metadata()
         except Exception as error:  # pyarrow has many errors for a damaged file
