@@ -17,9 +17,9 @@ import pytest
 
 from streamer.commands.watch import OLD_SECONDS, Watched
 from streamer.errors import UsageError
-from streamer.monitoring.status import StatusFile, read_status
+from streamer.monitoring.status import read_status
 from support.processes import COMMAND, Popen, run
-from support.snapshots import NOW
+from support.snapshots import NOW, status_file
 
 GOOD = b'{"prompt": "The sky is", "fact": "blue", "hallucination": "green"}\n'
 
@@ -112,10 +112,9 @@ BEATING = f"""
 import sys, threading, time
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
-from streamer.monitoring.status import StatusFile
-from support.snapshots import NOW
+from support.snapshots import NOW, status_file
 
-file = StatusFile(Path("RUN"), "streamer · [not markup]")
+file = status_file(Path("RUN"), "streamer · [not markup]")
 threading.Thread(target=sys.stdin.read, daemon=True).start()
 for _ in range(1000):
     file.write("running", NOW)
@@ -212,7 +211,7 @@ def test_a_run_that_hangs_is_told_and_watched_on(tmp_path, beating):
 
 
 def test_the_clock_of_another_machine_may_be_wrong(tmp_path):
-    file, here = StatusFile(tmp_path, "title"), [1000.0]
+    file, here = status_file(tmp_path, "title"), [1000.0]
     watched = Watched(tmp_path, clock=lambda: here[0])
 
     def say(minutes: int) -> None:
@@ -254,7 +253,7 @@ def test_what_is_no_run_is_told(tmp_path):
 
 
 def test_watching_takes_no_torch(tmp_path):
-    StatusFile(tmp_path, "title").write("finished", NOW)
+    status_file(tmp_path, "title").write("finished", NOW)
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "streamer", "watch", str(tmp_path)],
         capture_output=True, text=True, check=True,

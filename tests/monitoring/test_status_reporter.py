@@ -16,11 +16,11 @@ from streamer.monitoring.status import StatusFile, read_status
 from streamer.running.prepare import prepare
 from streamer.running.run import run_loaded
 from support.runs import run_with
-from support.snapshots import NOW
+from support.snapshots import NOW, status_file
 
 
 def test_the_status_is_whole_whenever_it_is_read(tmp_path):
-    file, is_over = StatusFile(tmp_path, "title"), threading.Event()
+    file, is_over = status_file(tmp_path, "title"), threading.Event()
     file.write("running", NOW)
 
     def keep_writing() -> None:
@@ -45,7 +45,7 @@ def test_the_status_is_whole_whenever_it_is_read(tmp_path):
 
 
 def test_on_a_full_disk_the_status_still_tells_so(small_disk):
-    file = StatusFile(small_disk, "title")
+    file = status_file(small_disk, "title")
     file.write("running", NOW)
     with pytest.raises(OSError, match="No space left"), (small_disk / "fill").open("wb") as fill:
         while True:
@@ -63,12 +63,12 @@ def test_on_a_full_disk_the_status_still_tells_so(small_disk):
 
 def test_a_status_that_cannot_be_written_hurts_no_run(tmp_path):
     (tmp_path / "status.json").mkdir()
-    StatusFile(tmp_path, "title").write("running", NOW)
-    StatusFile(tmp_path / "gone", "title").write("running", NOW)
+    status_file(tmp_path, "title").write("running", NOW)
+    status_file(tmp_path / "gone", "title").write("running", NOW)
 
 
 def test_names_that_are_not_unicode_are_told_as_far_as_they_are(tmp_path):
-    StatusFile(tmp_path, "model \udcff").write("failed", NOW, "cannot read \udcff.jsonl")
+    status_file(tmp_path, "model \udcff").write("failed", NOW, "cannot read \udcff.jsonl")
     sign, now = read_status(tmp_path)
     assert sign.title == r"model \udcff"
     assert now.note == r"cannot read \udcff.jsonl"

@@ -42,6 +42,15 @@ def test_a_published_file_is_read_from_any_position(storage):
         assert file.read() == b"789"
 
 
+def test_what_is_posted_is_there_and_what_was_before_is_not(storage):
+    storage.post("status", b"a long one")
+    storage.post("status", b"short")
+    assert content(storage, "status") == b"short"
+    assert storage.list() == ["status"]
+    with pytest.raises(OSError, match="No such file"):
+        storage.post("gone/status", b"nobody")
+
+
 def test_a_discarded_file_leaves_nothing_and_takes_what_still_comes(storage):
     file = storage.create("metrics/a")
     file.sink.write(b"one")

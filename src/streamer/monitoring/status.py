@@ -8,6 +8,7 @@ import dataclasses
 import os
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,9 +49,9 @@ class Sign:
 class StatusFile:
     """Writes the file, for the run."""
 
-    def __init__(self, directory: Path, title: str) -> None:
-        self._path = directory / NAME
-        self._temporary = directory / f"{NAME}.tmp"
+    def __init__(self, post: Callable[[bytes], object], title: str) -> None:
+        """`post` replaces the file's content."""
+        self._post = post
         self._title = _encodable(title)
 
     def write(self, status: State, now: Snapshot, note: str | None = None) -> None:
@@ -60,21 +61,8 @@ class StatusFile:
         note = note or now.note
         document["note"] = note and _encodable(note)
         content = orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
-        try:
-            self._temporary.write_bytes(content)
-            self._temporary.replace(self._path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                self._temporary.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                self._write_over(content)
-
-    def _write_over(self, content: bytes) -> None:
-        """Overwrite the file in place: this works on a full disk, too, which is when people look. A
-        reader that sees half of it reads again."""
-        with self._path.open("r+b", buffering=0) as file:
-            file.write(content)
-            file.truncate(len(content))
+        with contextlib.suppress(OSError):
+            self._post(content)
 
 
 def read_status(directory: Path) -> tuple[Sign, Snapshot]:

@@ -27,10 +27,11 @@ class StatusReporter:
     """Reports on a run from the start of its stages: status.json, incidents in the log, and what
     libraries write to standard error."""
 
-    def __init__(self, directory: Path, log: Log, observer: Observer, title: str) -> None:
+    def __init__(self, status: StatusFile, directory: Path, log: Log, observer: Observer) -> None:
+        """`directory`: where standard error goes."""
         self.incidents = Incidents(log)
         """Takes every result."""
-        self._status = _Status(directory, observer, title)
+        self._status = _Status(status, observer)
         self._stderr = StderrCapture(directory, log)
         self._summarized = time.monotonic()
 
@@ -66,8 +67,8 @@ class StatusReporter:
 class LoadingStatus:
     """Writes the status of a resumed run while its model is loaded."""
 
-    def __init__(self, directory: Path, observer: Observer, title: str) -> None:
-        self._status = _Status(directory, observer, title)
+    def __init__(self, status: StatusFile, observer: Observer) -> None:
+        self._status = _Status(status, observer)
 
     async def keep_reporting(self) -> NoReturn:
         """Report every few seconds until cancelled. A disk that hangs blocks nothing else."""
@@ -85,8 +86,8 @@ class LoadingStatus:
 class _Status:
     """A status.json whose final status stays: a thread left behind cannot overwrite it."""
 
-    def __init__(self, directory: Path, observer: Observer, title: str) -> None:
-        self._file = StatusFile(directory, title)
+    def __init__(self, file: StatusFile, observer: Observer) -> None:
+        self._file = file
         self._observer = observer
         self._turn = threading.Lock()
         self._is_over = False

@@ -35,7 +35,7 @@ async def load(prepared: Prepared, observer: Observer) -> Worker:
 
     if prepared.directory is None:
         return await in_thread("loading", load_and_collect)
-    status = LoadingStatus(prepared.folder, observer, prepared.title)
+    status = LoadingStatus(prepared.status, observer)
     try:
         async with anyio.create_task_group() as beside:
             beside.start_soon(status.keep_reporting)

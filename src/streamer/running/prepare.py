@@ -4,6 +4,7 @@ import contextlib
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from streamer.loading.loader import Loader
 from streamer.loading.sources import Source, expand
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.progress import SILENT, Progress
+from streamer.monitoring.status import NAME as STATUS
+from streamer.monitoring.status import StatusFile
 from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.records import InputRange
 from streamer.results.run import manifest_of
@@ -82,9 +85,9 @@ class Prepared:
             self.directory.leave()
 
     @property
-    def folder(self) -> Path:
-        """Where its log and status are: the run directory, or the shard's folder in it."""
-        return self.out / self.names.folder
+    def status(self) -> StatusFile:
+        """Its status.json, in the run directory or the shard's folder in it."""
+        return StatusFile(partial(self.storage.post, self.names.own(STATUS)), self.title)
 
     @property
     def title(self) -> str:

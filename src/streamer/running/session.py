@@ -63,7 +63,7 @@ class Session:
         self._queues = queues
         self._observer = observer
         self._log = prepared.log.write
-        self._reporter = StatusReporter(directory.path, self._log, observer, prepared.title)
+        self._reporter = StatusReporter(prepared.status, directory.path, self._log, observer)
         self._threads = Threads()
         self._rows = RowTotals(worker.tables)
         self._earlier_parts: Mapping[str, Sequence[Path]] = {}

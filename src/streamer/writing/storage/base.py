@@ -10,6 +10,7 @@ store can offer the same, by an upload that is completed when the file is publis
     list        the names in a folder, those of unpublished files among them
     read        the bytes of a published file, from any position
     remove      a file is gone
+    post        a file that is soon replaced has new content, or the old one
     lock        one process at a time
 """
 
@@ -75,7 +76,7 @@ class NewFile(ABC):
 class Storage(ABC):
     """The files of one run. Every method may be called from any thread.
 
-    Each method waits, as long as the storage is made to, while there is no room.
+    Each method but `post` waits, as long as the storage is made to, while there is no room.
     """
 
     location: str
@@ -124,6 +125,14 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def post(self, name: str, content: bytes) -> None:
+        """Replace what is under `name`, in a folder that is there: for what says how things are now
+        and is replaced again soon. This waits for no room, and a power cut may undo it.
+
+        :raises OSError: it could not be done.
+        """
+
+    @abstractmethod
     def lock(self, name: str) -> Lock:
         """The lock `name`; whoever holds it keeps all other processes from it.
 
@@ -134,8 +143,8 @@ class Storage(ABC):
 
     @abstractmethod
     def local_folder(self, folder: str = "") -> Path:
-        """Where on this machine the log, the status and what a process writes to standard error
-        go, which are appended to or replaced every few seconds."""
+        """Where on this machine the log and what a process writes to standard error
+        go, which are appended to."""
 
     @abstractmethod
     def without_waiting(self) -> "Storage":

@@ -4,6 +4,7 @@ A new file has a temporary name beside its own. Finishing is fsync; publishing i
 rename and an fsync of the directory. Locks are the kernel's, so a killed process leaves none.
 """
 
+import contextlib
 import errno
 import os
 import zlib
@@ -66,6 +67,21 @@ class LocalStorage(Storage):
     def remove(self, name: str) -> None:
         """Part of `Storage`."""
         (self._root / name).unlink()
+
+    def post(self, name: str, content: bytes) -> None:
+        """Part of `Storage`. On a full disk, which is when people look, the file is overwritten in
+        place: a reader that sees half of it reads again."""
+        final = self._root / name
+        temporary = unpublished(final)
+        try:
+            temporary.write_bytes(content)
+            temporary.replace(final)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            with final.open("r+b", buffering=0) as file:
+                file.write(content)
+                file.truncate(len(content))
 
     def lock(self, name: str) -> Lock:
         """Part of `Storage`."""
