@@ -10,12 +10,14 @@ change that this does not cover needs a new `format`.
 import operator
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamer.config import Kind
+from streamer.errors import UsageError
 from streamer.records import InputRange
 
 FORMAT = 1
@@ -208,3 +210,14 @@ class Manifest(Entry):
     def content(self) -> bytes:
         """The content of the file."""
         return orjson.dumps(self.entries(), option=orjson.OPT_INDENT_2) + b"\n"
+
+
+def no_run(path: Path, error: OSError) -> UsageError:
+    """What to raise if a file that every run has could not be read in `path`."""
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        return UsageError(f"cannot read {error.filename or path}: {error.strerror}")
+    what = "a file" if path.is_file() else "another directory" if path.exists() else None
+    return UsageError(
+        f"no run in {path}: {f'that is {what}' if what else 'there is nothing'}. A run makes its "
+        f"directory once the model is loaded."
+    )

@@ -102,9 +102,8 @@ class Loader:
                 if self._end and self._end.source == source.name:
                     return
                 continue
-            position = (
-                begin if begin and begin.position else None
-            )  # at 0, the array's [ has not been read
+            # at 0, the array's [ has not been read
+            position = begin if begin and begin.position else None
             begin = None
             end = self._end if self._end and self._end.source == source.name else None
             for item in self._read(source, row, position):

@@ -18,6 +18,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from streamer.errors import UsageError
+from streamer.manifest import no_run
 from streamer.monitoring.snapshot import Snapshot
 
 NAME = "status.json"
@@ -76,7 +77,7 @@ def read_status(directory: Path) -> tuple[Sign, Snapshot]:
             content = path.read_bytes()
             return _SIGN.validate_json(content), _SNAPSHOT.validate_json(content)
         except OSError as error:
-            raise UsageError(_why_not(directory, error)) from None
+            raise _unread(directory, error) from None
         except ValidationError as error:
             if attempt == RETRIES - 1:
                 first = error.errors()[0]
@@ -86,19 +87,13 @@ def read_status(directory: Path) -> tuple[Sign, Snapshot]:
     raise AssertionError("unreachable")
 
 
-def _why_not(directory: Path, error: OSError) -> str:
-    if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return f"cannot read {directory / NAME}: {error.strerror}"
-    if (directory / "manifest.json").exists():
-        return (
+def _unread(directory: Path, error: OSError) -> UsageError:
+    if isinstance(error, FileNotFoundError) and (directory / "manifest.json").exists():
+        return UsageError(
             f"{directory} is a run without {NAME}: it was not written by this version of streamer, "
             f"or the file was removed. See {directory / 'manifest.json'} for what became of it."
         )
-    what = "a file" if directory.is_file() else "another directory" if directory.exists() else None
-    return (
-        f"no run in {directory}: {f'that is {what}' if what else 'there is nothing'}. A run makes "
-        f"its directory once the model is loaded."
-    )
+    return no_run(directory, error)
 
 
 def _encodable(text: str) -> str:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.errors import UsageError
-from streamer.manifest import Manifest
+from streamer.manifest import Manifest, no_run
 from streamer.writing.names import part_of
 
 
@@ -63,7 +63,7 @@ def manifest_of(path: Path) -> Manifest:
     try:
         return read_manifest(path)
     except OSError as error:
-        raise UsageError(f"no run in {path}: {error}") from None
+        raise no_run(path, error) from None
     except ValueError as error:
         raise UsageError(
             f"{path / 'manifest.json'} cannot be read: {error}. Choose another path."

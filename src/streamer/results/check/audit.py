@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import UsageError
-from streamer.manifest import Manifest
+from streamer.manifest import Manifest, no_run
 from streamer.results.check.commits import CommitAudit
 from streamer.results.check.inputs import check_inputs
 from streamer.results.check.leftovers import find_leftovers, is_being_written
@@ -71,8 +71,8 @@ def _manifest(path: Path, leads: str, report: Report) -> Manifest:
     try:
         return read_manifest(path)
     except (OSError, ValueError) as error:
-        if not (path / leads).is_dir():
-            raise UsageError(f"no run in {path}: {error}. Check the path.") from None
+        if isinstance(error, OSError) and not (path / leads).is_dir():
+            raise no_run(path, error) from None
         report.manifest.fault(f"manifest.json cannot be read: {error}")
         return Manifest()
 

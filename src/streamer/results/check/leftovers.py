@@ -8,7 +8,7 @@ from pathlib import Path
 from streamer.errors import RunFault, UsageError
 from streamer.manifest import Manifest
 from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, list_parts
-from streamer.results.run import read_manifest
+from streamer.results.run import manifest_of, read_manifest
 from streamer.tables import TABLES, Table, leading
 from streamer.writing.commit import orphans, unpublished_files, writers
 from streamer.writing.names import part_of
@@ -86,10 +86,7 @@ def repair(path: Path, tables: Sequence[Table] = TABLES) -> list[str]:
     :raises UsageError: there is no run, or another process is writing to it.
     :raises RunFault: something could not be removed.
     """
-    try:
-        read_manifest(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"no run in {path}, or a damaged one: {error}") from None
+    manifest_of(path)
     storage = LocalStorage(path)
     try:
         with contextlib.ExitStack() as held:
