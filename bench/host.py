@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
+from unittest.mock import patch
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,7 @@ from streamer.writing.storage.local import LocalStorage
 from streamer.writing.writer import Writer
 
 T = TypeVar("T")
+PARALLEL = "TOKENIZERS_PARALLELISM"
 STAGES = ("load", "plan", "write", "together")
 TOKENS = 16_384
 """Positions of a batch, as an accelerator takes them."""
@@ -41,10 +43,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = run_parser(__doc__)
     parser.add_argument("--sample", type=int, default=8192)
     options = parser.parse_args(arguments)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")  # else a run on the CPU says false
-    setup = set_up(options)
-    worker = setup.worker()
-    with tempfile.TemporaryDirectory() as folder:
+    # else a run on the CPU says false
+    parallel = {PARALLEL: os.environ.get(PARALLEL, "true")}
+    with patch.dict(os.environ, parallel), tempfile.TemporaryDirectory() as folder:
+        setup = set_up(options)
+        worker = setup.worker()
         path = write_sample(setup.records, options.sample, Path(folder))
         with gc_frozen():  # as while a run goes on
             turns = [

@@ -39,7 +39,8 @@ def caller(request):
 
 @pytest.mark.usefixtures("caller")
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_what_a_run_sets_holds_within_and_is_put_back(deterministic):
+def test_what_a_run_sets_holds_within_and_is_put_back(deterministic, monkeypatch):
+    monkeypatch.delenv("TOKENIZERS_PARALLELISM", raising=False)
     before = as_it_is()
     with settings_for(CPU, deterministic=deterministic) as said:
         assert torch.get_float32_matmul_precision() == said["float32_products"] == "highest"
