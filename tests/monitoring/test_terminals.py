@@ -135,7 +135,10 @@ def test_what_is_said_comes_in_order_and_frames_are_left_out_while_one_hangs(mon
     out, into = full_pipe()
     with os.fdopen(into, "w") as file, os.fdopen(out) as reader:
         with Screen(Console(file=file), "lines") as hanging:
-            for number in range(1000):
+            hanging.print("line 0")
+            while not hanging._jobs.empty():  # else those behind it are left out until it is taken
+                time.sleep(0.001)
+            for number in range(1, 1000):
                 hanging.print(f"line {number}")
             assert not hanging.is_idle
         os.read(reader.fileno(), 4096)
