@@ -215,7 +215,9 @@ class Manifest(Entry):
 def no_run(path: Path, error: OSError) -> UsageError:
     """What to raise if a file that every run has could not be read in `path`."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return UsageError(f"cannot read {error.filename or path}: {error.strerror}")
+        return UsageError(
+            f"cannot read {error.filename or path}: {error.strerror}. Make it readable."
+        )
     what = "a file" if path.is_file() else "another directory" if path.exists() else None
     return UsageError(
         f"no run in {path}: {f'that is {what}' if what else 'there is nothing'}. A run makes its "

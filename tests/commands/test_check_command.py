@@ -69,6 +69,9 @@ def test_what_is_no_run_is_refused(flag, tmp_path, capsys):
     assert command("check", str(tmp_path / "nowhere"), *flag) == 2
     assert command("check", __file__, *flag) == 2
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "manifest.json").write_text('{"name": "of another program"}')
+    assert command("check", str(tmp_path), *flag) == 2
+    assert "manifest.json cannot be read: it is not the manifest" in capsys.readouterr().err
 
 
 def test_checking_does_not_load_torch(run):

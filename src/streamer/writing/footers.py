@@ -29,7 +29,7 @@ def close_with_footer(writer: pq.ParquetWriter, sink: pa.NativeFile, notes: byte
     :raises OSError: it could not be written.
     """
     writer.add_key_value_metadata({METADATA_KEY: notes})
-    writer.close()
+    writer.close()  # which writes the footer; the copy is the same to the byte
     writer.writer.metadata.write_metadata_file(sink)
 
 
@@ -37,6 +37,7 @@ def read_notes(part: pa.NativeFile | Path) -> dict[str, Any]:
     """What the writer noted in the footer of `part`; empty if it is not one of ours.
 
     :raises ValueError: the footer is damaged, or `part` is not a Parquet file.
+    :raises OSError: the same, where pyarrow says so; or it cannot be read.
     """
     if isinstance(part, Path):
         with pa.OSFile(str(part), "rb") as file:

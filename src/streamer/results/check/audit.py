@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from streamer.errors import UsageError
-from streamer.manifest import Manifest, no_run
+from streamer.manifest import Manifest
 from streamer.results.check.commits import CommitAudit
 from streamer.results.check.inputs import check_inputs
 from streamer.results.check.leftovers import find_leftovers, is_being_written
 from streamer.results.check.parts import Listing, list_parts, shown
 from streamer.results.check.report import Report
 from streamer.results.check.totals import Totals
-from streamer.results.run import read_manifest
+from streamer.results.run import manifest_of, read_manifest
 from streamer.tables import TABLES, Table, leading
 
 FIX = "`streamer check --repair` removes what a crash left"
@@ -71,8 +71,8 @@ def _manifest(path: Path, leads: str, report: Report) -> Manifest:
     try:
         return read_manifest(path)
     except (OSError, ValueError) as error:
-        if isinstance(error, OSError) and not (path / leads).is_dir():
-            raise no_run(path, error) from None
+        if not (path / leads).is_dir():
+            return manifest_of(path)  # raises the same, in words
         report.manifest.fault(f"manifest.json cannot be read: {error}")
         return Manifest()
 
