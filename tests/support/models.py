@@ -19,6 +19,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
     LlamaConfig,
@@ -71,6 +72,7 @@ def make_model(folder: Path, architecture: str, tokenizer: Any = None, **changes
     config = {
         "gptneo": lambda: GPTNeoConfig(**neo | changes),
         "gpt2": lambda: GPT2Config(**gpt2 | changes),
+        "gemma3": lambda: Gemma3TextConfig(**sizes | {"sliding_window": 16} | changes),
         "gemma2": lambda: Gemma2Config(**sizes | {"sliding_window": 16} | changes),
         "llama": lambda: LlamaConfig(**sizes | changes),
         "mistral": lambda: MistralConfig(**sizes | {"sliding_window": 16} | changes),

@@ -121,7 +121,7 @@ def test_a_damaged_sae_is_told_by_name(tmp_path, llama, file):
 def test_a_damaged_model_is_told_by_name(tmp_path, llama):
     shutil.copytree(llama, tmp_path / "llama")
     (tmp_path / "llama" / "model.safetensors").write_bytes(b"{}")
-    with pytest.raises(UsageError, match=r"cannot load the model .*llama"):
+    with pytest.raises(UsageError, match=r"cannot load the model .*llama: model.safetensors"):
         load_worker(config_of(tmp_path / "llama", make_saes(tmp_path, (1,)), layers=(1,)), "text")
 
 

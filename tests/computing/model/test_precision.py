@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from streamer.computing.load import load_worker
-from streamer.computing.model import precision, trie_check
+from streamer.computing.model import load_check, precision
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.model.precision import in_float32, with_short_weights
 from streamer.computing.worker import Worker
@@ -256,13 +256,13 @@ def test_weights_are_as_they_were_though_memory_runs_out_while_they_are_raised(m
 def formats_tried(monkeypatch) -> list[tuple[torch.dtype | None, torch.dtype]]:
     """What packed rows are tried in when a model is loaded: the products' format if it is another
     than the weights', and the weights'."""
-    tried, difference = [], trie_check._difference
+    tried, difference = [], load_check._difference
 
     def look(model, passages):
         tried.append((model.autocast, next(model._fast.parameters()).dtype))
         return difference(model, passages)
 
-    monkeypatch.setattr(trie_check, "_difference", look)
+    monkeypatch.setattr(load_check, "_difference", look)
     return tried
 
 

@@ -4,18 +4,21 @@ import contextlib
 import difflib
 import json
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch._subclasses import FakeTensorMode
 from transformer_lens.model_bridge import TransformerBridge
+from transformer_lens.model_bridge.sources.transformers import determine_architecture_from_hf_config
+from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
 from streamer import embedded
 from streamer.computing.model.find import cached_revision, first_line
 from streamer.computing.model.fingerprint import fingerprint
+from streamer.computing.model.text_part import model_part
 from streamer.config import EMBEDDED, RunConfig
 from streamer.errors import UsageError
 
@@ -51,8 +54,6 @@ class Architecture:
     identity: ModelIdentity
     revision: str | None
     """The hub's branch, tag or commit that was asked for."""
-    config: Any
-    """Hugging Face's."""
     tokenizer: Any
     context: int
     """Most tokens of a passage: what the model takes, or less where longer ones change others."""
@@ -74,14 +75,22 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
     :raises UsageError: TransformerLens cannot boot it, or it lacks a tokenizer, layer or hook.
     """
     try:
+        part = model_part(
+            path, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+        require_adapter(path, part.config)
         with quiet(), FakeTensorMode():  # shapes without numbers; adapters split fake weights, too
+            whole = None if part.is_whole else AutoModelForCausalLM.from_config(part.config)
             bridge = TransformerBridge.boot_transformers(
                 path,
                 device="cpu",
                 load_weights=False,
+                hf_model=whole,
                 trust_remote_code=config.trust_remote_code,
                 revision=config.revision,
             )
+    except UsageError:
+        raise
     except Exception as error:  # whatever a damaged or strange model makes of the libraries
         raise cannot_load(path, error) from error
     if bridge.tokenizer is None or not bridge.tokenizer.is_fast:
@@ -96,7 +105,6 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
         path=path,
         identity=_identity(bridge, config, path),
         revision=config.revision,
-        config=bridge.original_model.config,
         tokenizer=bridge.tokenizer,
         context=context,
         context_note=context_note,
@@ -108,21 +116,24 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
     )
 
 
+def require_adapter(path: str, config: Any) -> None:
+    """Return if TransformerLens has an adapter for models of this `config`.
+
+    :raises UsageError: it has none.
+    """
+    try:
+        determine_architecture_from_hf_config(config)
+    except ValueError:
+        kind = ", ".join(config.architectures or [config.model_type])
+        raise UsageError(
+            f"cannot load the model {path}: TransformerLens has no adapter for {kind}. Choose a "
+            f"model of another kind, or a TransformerLens that has one."
+        ) from None
+
+
 def cannot_load(path: str, error: Exception) -> UsageError:
     """The error for the user when a library fails on a model."""
     return UsageError(f"cannot load the model {path}: {type(error).__name__}: {first_line(error)}")
-
-
-def refuse_missing(path: str, keys: Collection[str]) -> None:
-    """Hugging Face makes up the weights that a model's files lack, at random.
-
-    :raises UsageError: there are any.
-    """
-    if keys:
-        some = ", ".join(sorted(keys)[:3])
-        raise UsageError(
-            f"cannot load the model {path}: its files lack {len(keys)} weights, among them {some}"
-        )
 
 
 @contextlib.contextmanager
@@ -189,7 +200,7 @@ def _context(bridge: Any) -> tuple[int, str]:
 
 def _identity(bridge: Any, config: RunConfig, path: str) -> ModelIdentity:
     """A hub model is known by its name; a directory by its own and by what its config.json says."""
-    aliases = {embedded.NAME if config.model == EMBEDDED else Path(path).name}
+    aliases = {embedded.NAME} if config.model == EMBEDDED else _names_of(Path(path))
     file = Path(path) / "config.json"
     if file.is_file():
         origin = json.loads(file.read_text("utf-8")).get("_name_or_path")
@@ -200,3 +211,13 @@ def _identity(bridge: Any, config: RunConfig, path: str) -> ModelIdentity:
         revision = cached_revision(path, config.revision) or loaded
     known = frozenset(alias.lower() for alias in aliases)
     return ModelIdentity(config.model, known, revision, fingerprint(path))
+
+
+def _names_of(path: Path) -> set[str]:
+    """What a model in the directory `path`, or of that name on the hub, may be called."""
+    names = {path.name}
+    for folder in (path, path.resolve()) if path.is_dir() else ():
+        # the hub's cache keeps google/gemma-2-2b in models--google--gemma-2-2b/snapshots/COMMIT
+        kept = [part.rpartition("--")[2] for part in folder.parts if part.startswith("models--")]
+        names |= {folder.name, *kept}
+    return names

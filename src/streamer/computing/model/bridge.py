@@ -1,6 +1,7 @@
 """TransformerLens' bridge: any of its hooks, any of its architectures; rows of one passage only."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,9 +13,12 @@ from transformer_lens.model_bridge.sources.transformers import (
     determine_architecture_from_hf_config,
     get_hf_model_class_for_architecture,
 )
+from transformers import AutoModelForCausalLM
 
-from streamer.computing.model.architecture import Architecture, quiet, refuse_missing
-from streamer.device.loading import straight_onto
+from streamer.computing.model.architecture import Architecture, quiet
+from streamer.computing.model.text_part import ModelPart, model_part
+from streamer.computing.model.weights import load_weights
+from streamer.errors import UsageError
 
 
 class BridgeForward:
@@ -59,17 +63,27 @@ def load_bridge(
 ) -> BridgeForward:
     """The whole model, booted as TransformerLens does.
 
-    :raises UsageError: its files lack weights.
+    :raises UsageError: its files lack weights, or it attends both ways.
     :raises Exception: whatever TransformerLens or Hugging Face make of the model.
     """
+    path, revision = architecture.path, architecture.revision
+    part = model_part(path, revision=revision, trust_remote_code=trust_remote_code)
+    if getattr(part.config, "is_causal", True) is False:  # the bridge masks all the same
+        raise UsageError(
+            f"the model {path} is not causal (is_causal is false in its configuration): its tokens "
+            f"attend to those after them. Choose a causal model."
+        )
+    load = functools.partial(
+        load_weights, path=path, device=device, trust_remote_code=trust_remote_code
+    )
     with quiet():
         bridge = TransformerBridge.boot_transformers(
-            architecture.path,
+            path,
             device=str(device),
             dtype=dtype,
             trust_remote_code=trust_remote_code,
-            revision=architecture.revision,
-            model_class=_onto(device, architecture, safetensors_only=not trust_remote_code),
+            revision=revision,
+            **(_whole(part, load) if part.is_whole else _inside(part, load, dtype, revision)),
         )
     bridge.eval()
     # The bridge asks for attention maps and Hugging Face for a key-value cache; nobody reads them.
@@ -78,24 +92,29 @@ def load_bridge(
     return BridgeForward(bridge, architecture)
 
 
-def _onto(device: torch.device, architecture: Architecture, *, safetensors_only: bool) -> Any:
-    """The class that the bridge would take, made to put weights on `device` one by one, to make up
-    none, and to read no pickles if `safetensors_only`."""
-    real = get_hf_model_class_for_architecture(
-        determine_architecture_from_hf_config(architecture.config)
-    )
+def _whole(part: ModelPart, load: Callable[..., nn.Module]) -> dict[str, Any]:
+    """How the bridge makes Hugging Face's model: with the class that it would take itself, whose
+    weights `load` reads."""
+    real = get_hf_model_class_for_architecture(determine_architecture_from_hf_config(part.config))
 
-    class StraightOnto:
+    class Loaded:
         @staticmethod
-        def from_pretrained(name: str, **kwargs: Any) -> Any:
-            model, report = real.from_pretrained(
-                name,
-                use_safetensors=True if safetensors_only else None,
-                output_loading_info=True,
-                device_map=straight_onto(device),
-                **kwargs,
-            )
-            refuse_missing(name, report["missing_keys"])
-            return model
+        def from_pretrained(_: str, **how: Any) -> nn.Module:
+            return load(real, **how)
 
-    return StraightOnto
+    return {"model_class": Loaded}
+
+
+def _inside(
+    part: ModelPart, load: Callable[..., nn.Module], dtype: torch.dtype, revision: str | None
+) -> dict[str, Any]:
+    """The same of the text part of a larger model: it is handed to the bridge."""
+    model = load(
+        AutoModelForCausalLM,
+        config=part.config,
+        dtype=dtype,
+        revision=revision,
+        key_mapping=part.key_mapping,
+        attn_implementation="eager",  # the bridge's hooks read attention maps
+    )
+    return {"hf_model": model}

@@ -40,7 +40,8 @@ def model_path(config: RunConfig) -> str:
                 f"revision = {config.revision!r} names a commit of the hub, and the model {name} "
                 f"is a local directory, which has none. Leave --revision out."
             )
-        return str(path)
+        # absolute: TransformerLens takes some relative names for models of the hub
+        return str(path.absolute())
     if path.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise UsageError(
             f"no model at {name}: it is not a directory. Give a directory in Hugging "

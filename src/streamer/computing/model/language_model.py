@@ -12,6 +12,7 @@ from streamer.batches import PackedTokens
 from streamer.computing.model.architecture import Architecture, cannot_load, read_architecture
 from streamer.computing.model.bridge import BridgeForward, load_bridge
 from streamer.computing.model.find import first_line
+from streamer.computing.model.load_check import reason_against_tries, refuse_looking_ahead
 from streamer.computing.model.native import NativeForward, load_native
 from streamer.computing.model.precision import (
     DTYPES,
@@ -21,7 +22,6 @@ from streamer.computing.model.precision import (
     pick_autocast,
     with_short_weights,
 )
-from streamer.computing.model.trie_check import reason_against_tries
 from streamer.config import RunConfig, Sharing
 from streamer.device.traits import traits_of
 from streamer.device.transfers import to_device
@@ -72,6 +72,7 @@ class LanguageModel:
         """Of what the hooks read."""
         self.notes: list[str] = []
         """What the user should know about how it runs."""
+        refuse_looking_ahead(self, forward.module)
         if isinstance(forward, NativeForward):
             against = reason_against_tries(self, forward)
             if against:
@@ -189,6 +190,8 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
     autocast, slow = pick_autocast(config, device)
     try:
         model = LanguageModel(forward, architecture, device, autocast)
+    except UsageError:
+        raise
     except Exception as error:  # a hook that has no row and position first
         raise UsageError(
             f"{', '.join(architecture.hook_names)} cannot be read a position at a time: "

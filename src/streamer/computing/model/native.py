@@ -5,13 +5,11 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
-from streamer.computing.model.architecture import Architecture, quiet, refuse_missing
-from streamer.device.loading import straight_onto
-
-PER_LAYER = ("layer_types",)
-"""Settings that are a list with an entry a layer."""
+from streamer.computing.model.architecture import Architecture, quiet
+from streamer.computing.model.text_part import model_part
+from streamer.computing.model.weights import load_weights
 
 
 class NativeForward:
@@ -27,7 +25,11 @@ class NativeForward:
         self._taps = architecture.taps
         self._read_at: Int[Tensor, " read"] = torch.empty(0, dtype=torch.int64)
         self._found: dict[int, Float[Tensor, "read d_model"]] = {}
-        self._hook(module, architecture)
+        prefix = f"{module.base_model_prefix}."
+        layers: Any = module.get_submodule(architecture.layers_path.removeprefix(prefix))
+        self.layers: nn.ModuleList = layers
+        """The decoder layers, as many as are loaded."""
+        self._hook()
 
     @property
     def counts_positions(self) -> bool:
@@ -37,26 +39,26 @@ class NativeForward:
         others = types - {"full_attention", "sliding_attention"}
         return bool(others) or "local" in (getattr(self._config, "attention_layers", None) or ())
 
-    def _hook(self, module: nn.Module, architecture: Architecture) -> None:
+    def _hook(self) -> None:
         """Keep what passes through the layers; a copy of the module has the same hooks."""
-        prefix = f"{module.base_model_prefix}."
-        layers: Any = module.get_submodule(architecture.layers_path.removeprefix(prefix))
         for index, tap in enumerate(self._taps):
             if tap.is_input:
-                layers[tap.layer].register_forward_pre_hook(
+                self.layers[tap.layer].register_forward_pre_hook(
                     lambda _, args, kwargs, index=index: self._keep(
                         index, args[0] if args else kwargs["hidden_states"]
                     ),
                     with_kwargs=True,
                 )
             else:
-                layers[tap.layer].register_forward_hook(
+                self.layers[tap.layer].register_forward_hook(
                     lambda _, __, output, index=index: self._keep(
                         index, output[0] if isinstance(output, tuple) else output
                     )
                 )
 
     def _keep(self, index: int, hidden: Tensor) -> None:
+        if hidden.ndim != 3:  # such as Gemma 3n's, four streams side by side
+            raise ValueError(f"it has {hidden.ndim} axes, not row, position and d_model")
         self._found[index] = hidden.flatten(0, 1)[self._read_at]
 
     def __call__(
@@ -113,22 +115,39 @@ def load_native(
     :raises Exception: whatever Hugging Face makes of a model that it cannot load in part.
     """
     assert architecture.taps is not None
-    which = {"revision": architecture.revision, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(architecture.path, **which)
-    config.num_hidden_layers = 1 + max(tap.layer for tap in architecture.taps)
-    for name in PER_LAYER:
-        if getattr(config, name, None) is not None:
-            setattr(config, name, getattr(config, name)[: config.num_hidden_layers])
-    with quiet():
-        module, report = AutoModel.from_pretrained(
-            architecture.path,
-            config=config,
-            dtype=dtype,
-            use_safetensors=None if trust_remote_code else True,
-            output_loading_info=True,
-            device_map=straight_onto(device),
-            **which,
-        )
-    refuse_missing(architecture.path, report["missing_keys"])
-    module = module.to(device).eval().requires_grad_(False)
-    return NativeForward(module, architecture)
+    path, revision = architecture.path, architecture.revision
+    number = 1 + max(tap.layer for tap in architecture.taps)
+
+    def load(*, whole: bool = False) -> nn.Module:
+        part = model_part(path, revision=revision, trust_remote_code=trust_remote_code)
+        # layers that share keys and values are counted from the last one
+        if not whole and not getattr(part.config, "num_kv_shared_layers", None):
+            keep_layers(part.config, number)
+        with quiet():
+            return load_weights(
+                AutoModel,
+                path,
+                device=device,
+                trust_remote_code=trust_remote_code,
+                revision=revision,
+                config=part.config,
+                dtype=dtype,
+                key_mapping=part.key_mapping,
+            )
+
+    try:
+        module = load()
+    except RuntimeError:  # one weight has something for every layer, as Gemma 4's small models have
+        module = load(whole=True)
+    forward = NativeForward(module.to(device).eval().requires_grad_(False), architecture)
+    del forward.layers[number:]
+    return forward
+
+
+def keep_layers(config: Any, number: int) -> None:
+    """Make `config` that of the same model's first `number` layers."""
+    whole = config.num_hidden_layers
+    for name, setting in config.to_dict().items():
+        if isinstance(setting, list) and len(setting) == whole:  # an entry a layer
+            setattr(config, name, setting[:number])
+    config.num_hidden_layers = number

@@ -1,15 +1,19 @@
-"""Whether a model computes in packed rows what it does of each passage alone: tried when it is
-loaded, as an architecture may ignore the mask or the positions that it is given."""
+"""What is tried of a model when it is loaded: whether no token changes those before it, and whether
+packed rows give what each passage alone does. An architecture may attend both ways, or ignore the
+mask or the positions that it is given."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from streamer.computing.model.find import first_line
+from streamer.computing.model.mask_check import masks_agree
 from streamer.computing.model.native import NativeForward
 from streamer.computing.model.precision import SHORT, fits_in_float32, in_float32
+from streamer.errors import UsageError
 from streamer.planning.packing import Packing, Passage
 
 if TYPE_CHECKING:
@@ -30,10 +34,10 @@ def reason_against_tries(model: "LanguageModel", forward: NativeForward) -> str:
     """Why passages may not share rows with branches; empty if they may."""
     if forward.counts_positions:  # maybe farther than is tried here
         return "some layers look along a row in a way of their own"
-    widened = model.dtype in SHORT and fits_in_float32(forward.module, model.device)
-    allowed = AGREEMENT[torch.float32 if widened else model.dtype]
     try:
-        with in_float32(forward.module) if widened else contextlib.nullcontext():
+        if not masks_agree(forward, model.device):
+            return "some layers see another part of a row than the mask of a packed row says"
+        with compared(model, forward.module) as allowed:
             apart = _difference(model, _random_passages(model))
     except Exception as error:  # whatever an architecture says to such a mask
         return f"the model refuses packed rows: {first_line(error)}"
@@ -43,6 +47,36 @@ def reason_against_tries(model: "LanguageModel", forward: NativeForward) -> str:
             f"more than {allowed:.0e}"
         )
     return ""
+
+
+def refuse_looking_ahead(model: "LanguageModel", module: nn.Module) -> None:
+    """Return if no token changes what the hooks read of those before it.
+
+    :raises UsageError: one does. Then padding, and whatever else comes after a passage in its row,
+        would change the numbers of the passage.
+    """
+    long = _random_passages(model)[1]
+    short = long[: len(long) // 2]
+    pack = Packing("none", 1).pack_passages
+    with compared(model, module) as allowed:
+        alone = model.residuals(pack([short])).cpu().double()
+        beside = model.residuals(pack([short, long]))[:, :1].cpu().double()
+    apart = float(((beside - alone).norm(dim=-1) / alone.norm(dim=-1)).max())
+    if not apart <= allowed:
+        raise UsageError(
+            f"the model {model.identity.name} is not causal: tokens attend to those after them, "
+            f"which change what is read of them by {apart:.1e} of its norm. So the numbers of a "
+            f"text would depend on what stands beside it in a batch. Choose a causal model."
+        )
+
+
+@contextlib.contextmanager
+def compared(model: "LanguageModel", module: nn.Module) -> Iterator[float]:
+    """While it is entered, `model` computes as exactly as memory allows: how far two residuals that
+    should be the same may be apart, relative to their norm."""
+    widened = model.dtype in SHORT and fits_in_float32(module, model.device)
+    with in_float32(module) if widened else contextlib.nullcontext():
+        yield AGREEMENT[torch.float32 if widened else model.dtype]
 
 
 def _random_passages(model: "LanguageModel") -> list[Passage]:

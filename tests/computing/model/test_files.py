@@ -1,0 +1,94 @@
+"""A model's files: known by what they are, and named where something is wrong with them."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from streamer.computing.model.find import find_model
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+from streamer.planning.packing import Packing
+from support.models import D_MODEL, load_model, make_model
+
+NO_SAE = {"sae": "{layer}", "layers": (0,)}
+PASSAGES = [tuple(range(9, 19)), tuple(range(30, 42))]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    return make_model(tmp_path_factory.mktemp("model"), "llama")
+
+
+def residuals(path: Path, **settings) -> torch.Tensor:
+    return load_model(path, **settings).residuals(Packing("none", 1).pack_passages(PASSAGES))
+
+
+def test_a_folder_is_itself_though_a_hub_model_has_its_name(tmp_path, llama, monkeypatch):
+    """TransformerLens takes gpt2-small for the hub's gpt2."""
+    shutil.copytree(llama, tmp_path / "gpt2-small")
+    monkeypatch.chdir(tmp_path)
+    found = find_model(RunConfig(model="gpt2-small", **NO_SAE))
+    model = load_model(Path(found))
+    assert (model.d_model, type(model._run.module).__name__) == (D_MODEL, "LlamaModel")
+
+
+def test_a_folder_is_known_by_every_name_it_has(tmp_path, llama, monkeypatch):
+    kept = tmp_path / "hub/models--google--gemma-2-2b/snapshots/0123abcd"
+    shutil.copytree(llama, kept)
+    assert "gemma-2-2b" in load_model(kept).identity.aliases
+    (tmp_path / "linked").symlink_to(llama)
+    assert {"linked", "llama"} <= load_model(tmp_path / "linked").identity.aliases
+    monkeypatch.chdir(llama)
+    assert "llama" in load_model(Path(find_model(RunConfig(model=".", **NO_SAE)))).identity.aliases
+
+
+@pytest.mark.parametrize("forward", ["native", "bridge"])
+def test_a_tied_embedding_may_be_stored_as_the_outputs(forward, tmp_path):
+    path = make_model(tmp_path, "llama", tie_word_embeddings=True)
+    expected = residuals(path, forward=forward)
+    weights = load_file(path / "model.safetensors")
+    weights["lm_head.weight"] = weights.pop("model.embed_tokens.weight")
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    assert torch.equal(residuals(path, forward=forward), expected)
+
+
+def test_an_embedding_that_is_not_tied_is_not_taken_from_the_output(tmp_path):
+    path = make_model(tmp_path, "llama", tie_word_embeddings=False)
+    weights = load_file(path / "model.safetensors")
+    del weights["model.embed_tokens.weight"]
+    save_file(weights, path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=r"its files lack 1 weights, among them embed_tokens"):
+        load_model(path)
+
+
+def test_a_file_that_is_cut_off_is_named(tmp_path, llama):
+    path = tmp_path / "llama"
+    shutil.copytree(llama, path)
+    whole = (path / "model.safetensors").read_bytes()
+    for kept in (0, 5, 100, len(whole) - 1):
+        (path / "model.safetensors").write_bytes(whole[:kept])
+        with pytest.raises(UsageError, match=rf"model.safetensors is .*not whole.* {kept:,}\."):
+            load_model(path)
+
+
+def test_a_file_that_the_index_names_and_is_not_there_is_named(tmp_path, llama):
+    path = tmp_path / "llama"
+    shutil.copytree(llama, path)
+    names = {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}
+    (path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(UsageError, match=r"1 of its 2 weight files .* model-00002-of-00002"):
+        load_model(path)
+
+
+def test_a_model_that_transformer_lens_does_not_know_is_refused_in_a_sentence(tmp_path, llama):
+    path = tmp_path / "llama"
+    shutil.copytree(llama, path)
+    config = json.loads((path / "config.json").read_text())
+    config |= {"model_type": "ctrl", "architectures": ["CTRLLMHeadModel"]}
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match=r"has no adapter for CTRLLMHeadModel\. Choose"):
+        load_model(path)
