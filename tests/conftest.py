@@ -10,6 +10,7 @@ import pytest
 
 TESTS = Path(__file__).resolve().parent
 os.environ["OMP_NUM_THREADS"] = "1"  # tests run in more processes than there are cores
+os.environ["XDG_CACHE_HOME"] = str(TESTS.parent / ".pytest_cache" / "user")  # not the user's own
 # so that the processes of tests find `bench` and `support`, wherever they run
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [*filter(None, [os.environ.get("PYTHONPATH")]), str(TESTS.parent), str(TESTS)]

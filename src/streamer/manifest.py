@@ -77,7 +77,9 @@ class ModelEntry(Entry):
 
     name: str = ""
     files: str | None = None
-    """A hash of a local directory's files."""
+    """A hash of a local directory's files, of large ones only their ends."""
+    content: str | None = None
+    """A hash of all of them that decide numbers."""
     revision: str | None = None
     """The hub's commit."""
     d_model: int | None = None

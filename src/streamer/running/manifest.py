@@ -33,6 +33,7 @@ def model_entry(worker: Worker) -> ModelEntry:
     return ModelEntry(
         name=model.identity.name,
         files=model.identity.fingerprint,
+        content=model.content,
         revision=model.identity.revision,
         d_model=model.d_model,
         n_layers=model.n_layers,

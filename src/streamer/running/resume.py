@@ -46,7 +46,9 @@ BATCHING = {
     "prefetch_bytes",
 }
 """Settings that may differ as well unless the run is deterministic: they change rounding."""
-MODEL_KEYS = ("files", "revision", "dtype", "autocast", "bos")
+MODEL_KEYS = ("files", "content", "revision", "dtype", "autocast", "bos")
+NOT_ALWAYS_RECORDED = ("content", "revision")
+"""By earlier versions."""
 
 
 def refuse_changes(
@@ -138,8 +140,7 @@ def refuse_another_model(
         f"the model's {key} was {before[key]} and is {now}"
         for key in MODEL_KEYS
         for now in [getattr(model, key)]
-        if before[key] != now and (key != "revision" or before[key] is not None)
-        # the first versions did not always record it
+        if before[key] != now and (key not in NOT_ALWAYS_RECORDED or before[key] is not None)
     ]
     by_layer = {old.layer: old for old in earlier.saes}
     for old, new in ((by_layer[new.layer], new) for new in saes if new.layer in by_layer):

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from streamer.batches import PackedTokens
 from streamer.computing.model.architecture import Architecture, cannot_load, read_architecture
 from streamer.computing.model.bridge import BridgeForward, load_bridge
+from streamer.computing.model.content import content_hash
 from streamer.computing.model.find import first_line
 from streamer.computing.model.load_check import reason_against_tries, refuse_looking_ahead
 from streamer.computing.model.native import NativeForward, load_native
@@ -51,6 +53,8 @@ class LanguageModel:
         autocast: torch.dtype | None = None,
     ) -> None:
         self.identity = architecture.identity
+        self.content: str | None = None
+        """A hash of all files in a local directory that decide numbers."""
         self.tokenizer = architecture.tokenizer
         self.context = architecture.context
         self.d_model = architecture.d_model
@@ -186,8 +190,10 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
         `forward` says.
     """
     architecture = read_architecture(path, config)
-    forward, because = _load(architecture, config, device)
     autocast, slow = pick_autocast(config, device)
+    with ThreadPoolExecutor(1, "hashing") as beside:  # as long as it is read anyway
+        content = beside.submit(content_hash, path)
+        forward, because = _load(architecture, config, device)
     try:
         model = LanguageModel(forward, architecture, device, autocast)
     except UsageError:
@@ -197,6 +203,7 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
             f"{', '.join(architecture.hook_names)} cannot be read a position at a time: "
             f"{first_line(error)}. Choose another with --hook."
         ) from error
+    model.content = content.result()
     model.notes += [note for note in (because, slow, architecture.context_note) if note]
     return model
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from streamer.computing.model.native import NativeForward
 
-WINDOW, LENGTH = 5, 16
+WINDOW, LENGTH = 3, 8
 """Tokens that are seen through a window in the comparison, and those of its text."""
 WINDOWS = re.compile(r"window|chunk")
 """In names of settings that limit how far a token sees."""
