@@ -141,7 +141,10 @@ def batches_of(
 
 def loaded(worker: Worker, config: RunConfig) -> Iterator[Chunk]:
     """The records of a whole run, tokenized."""
-    how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
+    model = worker.model
+    how = Tokenizing(
+        model.tokenizer, worker.bos_id, model.context, config.too_long, model.vocabulary
+    )
     loader = prepare(config).loader
     while (chunk := loader.next_chunk(how)) is not None:
         yield chunk

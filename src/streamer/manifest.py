@@ -90,6 +90,13 @@ class ModelEntry(Entry):
     autocast: str | None = None
     sharing: str | None = None
     bos: int | None = None
+    """The token before every passage; None for no token."""
+    bos_token: str | None = None
+    """The same in words."""
+    tokenizer: tuple[str, ...] = ()
+    """The files that make tokens; not known of runs of earlier versions."""
+    vocabulary: int | None = None
+    """How many tokens it embeds."""
 
 
 class SaeEntry(Entry):
@@ -144,6 +151,8 @@ class Manifest(Entry):
     model: ModelEntry | None = None
     saes: tuple[SaeEntry, ...] = ()
     inputs: tuple[Input, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What there is to know about how it was run, as it was said when it began."""
     range: InputRange = InputRange()
     """The range of the input that the run reads."""
     columns: tuple[str, ...] = ()

@@ -34,7 +34,7 @@ def load(
     """Reads a range of an input; where the records stood."""
     for name, data in INPUTS[request.param].items():
         (tmp_path / name).write_bytes(data)
-    how = Tokenizing(embedded_worker("text").model.tokenizer, None, 1024, "reject")
+    how = Tokenizing(embedded_worker("text").model.tokenizer, None, 1024, "reject", 4096)
     sources = expand([str(tmp_path)])
 
     def load(**where) -> list[Origin]:
@@ -74,7 +74,7 @@ def test_a_range_within_a_source_has_both_ends(load):
 def test_a_range_whose_source_was_lost_reads_nothing_of_the_next(tmp_path, embedded_worker):
     (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(LINES)[:-30])
     (tmp_path / "b.jsonl").write_bytes(LINES)
-    how = Tokenizing(embedded_worker("text").model.tokenizer, None, 1024, "reject")
+    how = Tokenizing(embedded_worker("text").model.tokenizer, None, 1024, "reject", 4096)
     sources = expand([str(tmp_path)])
     end = Position(sources[0].name, 1000, 10**6)
 

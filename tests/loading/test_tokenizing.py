@@ -12,7 +12,9 @@ from streamer.records import Origin, Record, Rejection, TokenizedRecord
 @pytest.fixture(scope="module")
 def how(embedded_worker) -> Tokenizing:
     model = embedded_worker("text").model
-    return Tokenizing(model.tokenizer, model.tokenizer.bos_token_id, model.context, "reject")
+    return Tokenizing(
+        model.tokenizer, model.tokenizer.bos_token_id, model.context, "reject", model.vocabulary
+    )
 
 
 def record(*texts: str) -> Record:

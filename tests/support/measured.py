@@ -36,7 +36,7 @@ def tokenized(worker: Worker, texts: Sequence[Texts]) -> tuple[TokenizedRecord, 
         for row, passages in enumerate(texts)
     ]
     model = worker.model
-    how = Tokenizing(model.tokenizer, worker.bos_id, model.context, "reject")
+    how = Tokenizing(model.tokenizer, worker.bos_id, model.context, "reject", model.vocabulary)
     return tuple(r for r in tokenize(records, how) if isinstance(r, TokenizedRecord))
 
 

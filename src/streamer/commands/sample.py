@@ -11,6 +11,7 @@ from streamer.concurrency.events import ignore
 from streamer.concurrency.retry import RetryPolicy
 from streamer.config import RunConfig
 from streamer.errors import UsageError
+from streamer.loading.first_look import doubts
 from streamer.loading.loader import Loader
 from streamer.loading.sources import expand
 from streamer.loading.tokenizing import Tokenizing
@@ -33,7 +34,8 @@ def take_sample(config: RunConfig, count: int, tables: Sequence[Table] = TABLES)
 
     Prepares no run, so nothing need be writable; does not wait for growing input.
 
-    :raises UsageError: the configuration is wrong, or there is no good record.
+    :raises UsageError: the configuration is wrong, there is no good record, or their tokens say
+        nothing about them.
     """
     if count < 1:
         raise UsageError(f"--records {count}: expected at least 1")
@@ -43,7 +45,11 @@ def take_sample(config: RunConfig, count: int, tables: Sequence[Table] = TABLES)
     loader = Loader(expand(config.paths), once, ignore, RetryPolicy())
     with LibraryWarnings(ignore):
         worker = load_worker(config, loader.fields.kind, tables)
-    how = Tokenizing(worker.model.tokenizer, worker.bos_id, worker.model.context, config.too_long)
+    model = worker.model
+    model.notes += doubts(loader.first_records(), model.tokenizer)
+    how = Tokenizing(
+        model.tokenizer, worker.bos_id, model.context, config.too_long, model.vocabulary
+    )
     records: list[TokenizedRecord] = []
     while len(records) < count and (chunk := loader.next_chunk(how)) is not None:
         records += [record for record in chunk.records if isinstance(record, TokenizedRecord)]

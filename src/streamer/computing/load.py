@@ -23,6 +23,9 @@ from streamer.planning.packing import Packing
 from streamer.records import PASSAGES
 from streamer.tables import TABLES, Layout, RunTables, Table
 
+PADDED = 0.9
+"""Which part of an embedding a vocabulary fills at least: models round it up, by a few percent."""
+
 
 def load_worker(config: RunConfig, kind: Kind, tables: Sequence[Table] = TABLES) -> Worker:
     """The worker of the configured device, with model and SAEs loaded, that makes rows of `tables`.
@@ -40,15 +43,10 @@ def load_worker(config: RunConfig, kind: Kind, tables: Sequence[Table] = TABLES)
 def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[Table]) -> Worker:
     path, locations = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
+    model.notes += _about_vocabulary(model)
     saes = load_saes(locations, config, model)
     dtype = DTYPES[sae_dtype(config.dtype)]
     noise = NoisePool(model.width, config.noise_std, config.seed, device, dtype)
-    bos_id = model.tokenizer.bos_token_id if wants_bos(config, saes) else None
-    if bos_id is None and wants_bos(config, saes):
-        raise UsageError(
-            f"the SAEs want passages to begin with BOS, and the tokenizer of {config.model} has "
-            f"none. Set prepend_bos = false to do without."
-        )
     layout = Layout(
         layers=tuple(sae.layer for sae in saes),
         passages=PASSAGES[kind],
@@ -60,9 +58,45 @@ def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[
         saes=saes,
         noise=noise,
         tables=RunTables(tables, layout),
-        bos_id=bos_id,
+        bos_id=_bos(config, model, wants_bos(config, saes)),
         packing=Packing(_sharing(config, model), ROW_LENGTH, model.context),
     )
+
+
+def _about_vocabulary(model: LanguageModel) -> list[str]:
+    """What is to be said where tokenizer and embedding do not fit each other."""
+    tokens, embedded = len(model.tokenizer), model.vocabulary
+    if tokens > embedded:
+        return [
+            f"the tokenizer has {tokens:,} tokens and the model embeds {embedded:,}: records with "
+            f"one of the others are rejected"
+        ]
+    if tokens < PADDED * embedded:
+        return [
+            f"the tokenizer has {tokens:,} tokens and the model embeds {embedded:,}: check that "
+            f"it is the model's"
+        ]
+    return []
+
+
+def _bos(config: RunConfig, model: LanguageModel, wanted: bool | None) -> int | None:
+    """The token before every passage: the tokenizer's own BOS, and nothing in its place.
+
+    :raises UsageError: BOS is `wanted`, and the model has none.
+    """
+    own = model.tokenizer.bos_token_id
+    if wanted is False or (own is not None and own < model.vocabulary):
+        return None if wanted is False else own
+    lacks = "its tokenizer names none"
+    if own is not None:
+        lacks = f"{model.tokenizer.bos_token!r} ({own}) is beyond the {model.vocabulary} embedded"
+    if wanted:
+        raise UsageError(
+            f"passages are to begin with BOS, as the SAEs or the configuration say, and the model "
+            f"{config.model} has no BOS: {lacks}. Set prepend_bos = false to do without."
+        )
+    model.notes.append(f"passages begin without BOS: {lacks}, and the SAEs do not ask for it")
+    return None
 
 
 def _sharing(config: RunConfig, model: LanguageModel) -> Sharing:

@@ -69,6 +69,24 @@ class Loader:
         """Whether it was stopped so long ago that what is in flight should be dropped."""
         return self.stopped.is_set() and time.monotonic() - self._stopped_at > DRAIN_SECONDS
 
+    def first_records(self) -> list[Record]:
+        """The good ones among the next records, at most a chunk, which come again with
+        `next_chunk`. Fewer where input breaks, which `next_chunk` raises then, or does not come."""
+        taken: list[Item] = []
+        rest, size = self._items, 0
+        try:
+            while len(taken) < CHUNK_RECORDS and size < CHUNK_BYTES:
+                item = next(self._items, None)
+                if item is None:
+                    break
+                taken.append(item)
+                size += len(item.raw)
+        except Exception as error:  # told where the records before it are written
+            rest = _raising(error)
+        self._items = itertools.chain(taken, rest)
+        parsed = (parse(item, self.fields) for item in taken)
+        return [record for record in parsed if isinstance(record, Record)]
+
     def next_chunk(self, how: Tokenizing) -> Chunk | None:
         """The next records, good and bad, tokenized, in input order; an empty chunk while no input
         comes; None at the end.
@@ -123,6 +141,11 @@ class Loader:
         pipe = Piped(source.name, read_bytes(source, self._on_read, retries=self._retries), left)
         for item in read_items(source, iter(pipe), row, left):
             yield item and replace(item, origin=replace(item.origin, head=pipe.head))
+
+
+def _raising(error: Exception) -> Iterator[Item | None]:
+    yield from ()
+    raise error
 
 
 def _limited(items: Iterator[Item | None], limit: int | None) -> Iterator[Item | None]:

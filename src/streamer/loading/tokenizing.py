@@ -27,6 +27,8 @@ class Tokenizing:
     context: int
     """Most tokens in a passage, BOS included."""
     too_long: Literal["reject", "truncate"]
+    embeds: int
+    """How many token ids the model embeds, from 0. The tokenizer may have more."""
     encoder: Encoder = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -34,8 +36,8 @@ class Tokenizing:
 
 
 def tokenize(records: Sequence[Record], how: Tokenizing) -> list[Loaded]:
-    """Each record tokenized, or rejected for having no token or too many, or because the tokenizer
-    fails on it.
+    """Each record tokenized, or rejected for having no token, too many or one that the model does
+    not embed, or because the tokenizer fails on it.
 
     :raises RunFault: the tokenizer fails on any text.
     """
@@ -57,19 +59,29 @@ def _fitted(record: Record, passages: Sequence[list[int]], how: Tokenizing) -> L
         return _reject(record, f"the prompt alone fills the context of {how.context:,}")
     if longest > how.context:
         passages = [ids[: how.context] for ids in passages]
+    joined = np.array(list(itertools.chain.from_iterable(passages)), dtype=np.int32)
+    largest = int(joined.max())
+    if largest >= how.embeds:
+        token = how.tokenizer.convert_ids_to_tokens(largest)
+        return _reject(
+            record,
+            f"token {token!r} ({largest}) of the vocabulary has no embedding: it is not among the "
+            f"{how.embeds} that the model embeds",
+        )
     return TokenizedRecord(
         record.origin,
         record.raw,
         record.id,
         record.carried,
-        _arrays(passages),
+        _cut(joined, passages),
         truncated=longest > how.context,
     )
 
 
-def _arrays(passages: Sequence[list[int]]) -> tuple[npt.NDArray[np.int32], ...]:
+def _cut(
+    joined: npt.NDArray[np.int32], passages: Sequence[list[int]]
+) -> tuple[npt.NDArray[np.int32], ...]:
     """Each passage, as parts of one array: making one takes longer than cutting it."""
-    joined = np.array(list(itertools.chain.from_iterable(passages)), dtype=np.int32)
     ends = itertools.accumulate(map(len, passages), initial=0)
     return tuple([joined[begin:end] for begin, end in itertools.pairwise(ends)])
 

@@ -29,7 +29,9 @@ def columns_by_table(worker: Worker) -> dict[str, tuple[str, ...]]:
 
 def model_entry(worker: Worker) -> ModelEntry:
     """The model of `worker`, and how it is run."""
-    model = worker.model
+    model, bos_token = worker.model, None
+    if worker.bos_id is not None:
+        bos_token = model.tokenizer.convert_ids_to_tokens(worker.bos_id)
     return ModelEntry(
         name=model.identity.name,
         files=model.identity.fingerprint,
@@ -43,6 +45,9 @@ def model_entry(worker: Worker) -> ModelEntry:
         autocast=str(model.autocast).removeprefix("torch.") if model.autocast else None,
         sharing=worker.packing.sharing,
         bos=worker.bos_id,
+        bos_token=bos_token,
+        tokenizer=model.tokenizer_files,
+        vocabulary=model.vocabulary,
     )
 
 

@@ -1,7 +1,7 @@
 """One run from start to end, in this order:
 
 prepare   `prepare.py`   find the inputs, look at the first records, check every path
-load      `load.py`      the model and the SAEs onto the device
+load      `load.py`      the model and the SAEs onto the device, and look at the first tokens
 open      `session.py`   the run directory: lock, log, manifest, what a kill left is removed
 stream    `pipeline.py`  every record through every stage
 close     `session.py`   the last parts, the manifest and the status, or why the run broke off
@@ -11,10 +11,13 @@ to when it is made: the event log, the progress, the observer.
 """
 
 from contextlib import ExitStack
+from functools import partial
 
 from streamer.computing.worker import Worker
+from streamer.concurrency.threads import in_thread
 from streamer.device.pick import pick_device
 from streamer.device.settings import settings_for
+from streamer.loading.first_look import doubts
 from streamer.monitoring.exporter import exporting
 from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.observer import Observer
@@ -62,11 +65,12 @@ async def run_loaded(prepared: Prepared, worker: Worker) -> Summary:
 async def _open_stream_close(
     prepared: Prepared, worker: Worker, queues: Queues, observer: Observer
 ) -> Summary:
+    notes = await in_thread("loading", partial(_first_look, prepared, worker))
     directory = prepared.directory or RunDirectory.make(
         prepared.storage, prepared.log, prepared.names
     )
     async with lock_released_after(directory):
-        session = Session(prepared, worker, directory, queues, observer)
+        session = Session(prepared, worker, directory, queues, observer, notes=notes)
         config, device = prepared.config, worker.model.device
         with (
             gc_frozen(),
@@ -85,3 +89,13 @@ async def _open_stream_close(
                 fault = await session.break_off(error)
                 raise fault from (fault.__cause__ if fault is error else error)
             return await session.summary()
+
+
+def _first_look(prepared: Prepared, worker: Worker) -> list[str]:
+    """What the user should know of the records, told when the run begins.
+
+    :raises UsageError: their tokens say nothing about them.
+    """
+    if prepared.directory is not None:
+        return []
+    return doubts(prepared.loader.first_records(), worker.model.tokenizer)

@@ -54,7 +54,10 @@ class Session:
         directory: RunDirectory,
         queues: Queues,
         observer: Observer,
+        *,
+        notes: Sequence[str],
     ) -> None:
+        """`notes`: what the user should know of the records."""
         self.signals: list[int] = []
         """Those that came and stopped it."""
         self._prepared = prepared
@@ -62,6 +65,7 @@ class Session:
         self._directory = directory
         self._queues = queues
         self._observer = observer
+        self._notes = (*worker.model.notes, *notes)
         self._log = prepared.log.write
         self._reporter = StatusReporter(prepared.status, directory.path, self._log, observer)
         self._threads = Threads()
@@ -83,7 +87,7 @@ class Session:
         :raises RunFault: the disk does not take it.
         """
         prepared, worker, directory = self._prepared, self._worker, self._directory
-        directory.begin(**description_of(prepared, worker), settings=settings)
+        directory.begin(**description_of(prepared, worker), settings=settings, notes=self._notes)
         started = {
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
@@ -92,7 +96,7 @@ class Session:
         }
         self._log("started", started)
         exposed = exposure(prepared.config)
-        for note in (*worker.model.notes, *([exposed] if exposed else [])):
+        for note in (*self._notes, *([exposed] if exposed else [])):
             self._note(note)
         shard, earlier = prepared.names.shard, Run(prepared.out, directory.manifest.entries())
         self._earlier_parts = {name: earlier.parts(name, shard) for name in self._rows.tables}
@@ -143,6 +147,7 @@ class Session:
             worker.bos_id,
             worker.model.context,
             prepared.config.too_long,
+            worker.model.vocabulary,
         )
         computing = FaultIsolation(worker, self._log, partial(counters.beat, "compute"))
         stages = Stages(loader, tokenizing, self._planner, computing, writer, self._threads)

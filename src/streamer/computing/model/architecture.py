@@ -19,6 +19,7 @@ from streamer import embedded
 from streamer.computing.model.find import cached_revision, first_line
 from streamer.computing.model.fingerprint import fingerprint
 from streamer.computing.model.text_part import model_part
+from streamer.computing.model.tokenizer import ModelTokenizer, read_tokenizer, stand_in
 from streamer.config import EMBEDDED, RunConfig
 from streamer.errors import UsageError
 
@@ -54,7 +55,7 @@ class Architecture:
     identity: ModelIdentity
     revision: str | None
     """The hub's branch, tag or commit that was asked for."""
-    tokenizer: Any
+    tokenizer: ModelTokenizer
     context: int
     """Most tokens of a passage: what the model takes, or less where longer ones change others."""
     context_note: str
@@ -72,8 +73,12 @@ class Architecture:
 def read_architecture(path: str, config: RunConfig) -> Architecture:
     """What the model at `path` is, and whether it has the configured hooks.
 
-    :raises UsageError: TransformerLens cannot boot it, or it lacks a tokenizer, layer or hook.
+    :raises UsageError: it lacks a tokenizer, layer or hook, or TransformerLens cannot boot it.
     """
+    with quiet():
+        tokenizer = read_tokenizer(
+            path, config.revision, trust_remote_code=config.trust_remote_code
+        )
     try:
         part = model_part(
             path, revision=config.revision, trust_remote_code=config.trust_remote_code
@@ -88,15 +93,12 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
                 hf_model=whole,
                 trust_remote_code=config.trust_remote_code,
                 revision=config.revision,
+                tokenizer=stand_in(),
             )
     except UsageError:
         raise
     except Exception as error:  # whatever a damaged or strange model makes of the libraries
         raise cannot_load(path, error) from error
-    if bridge.tokenizer is None or not bridge.tokenizer.is_fast:
-        raise UsageError(
-            f"the model {path} has no fast tokenizer: its directory needs a tokenizer.json"
-        )
     names = _hook_names(bridge, config, path)
     taps = tuple(_tap(str(bridge.hook_dict[name].name)) for name in names)
     real = [tap for tap in taps if tap is not None]
@@ -105,7 +107,7 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
         path=path,
         identity=_identity(bridge, config, path),
         revision=config.revision,
-        tokenizer=bridge.tokenizer,
+        tokenizer=tokenizer,
         context=context,
         context_note=context_note,
         d_model=int(bridge.cfg.d_model),

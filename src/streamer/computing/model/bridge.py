@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 
 from streamer.computing.model.architecture import Architecture, quiet
 from streamer.computing.model.text_part import ModelPart, model_part
+from streamer.computing.model.tokenizer import stand_in
 from streamer.computing.model.weights import load_weights
 from streamer.errors import UsageError
 
@@ -83,6 +84,7 @@ def load_bridge(
             dtype=dtype,
             trust_remote_code=trust_remote_code,
             revision=revision,
+            tokenizer=stand_in(),
             **(_whole(part, load) if part.is_whole else _inside(part, load, dtype, revision)),
         )
     bridge.eval()

@@ -55,7 +55,8 @@ class LanguageModel:
         self.identity = architecture.identity
         self.content: str | None = None
         """A hash of all files in a local directory that decide numbers."""
-        self.tokenizer = architecture.tokenizer
+        self.tokenizer = architecture.tokenizer.fast
+        self.tokenizer_files = architecture.tokenizer.files
         self.context = architecture.context
         self.d_model = architecture.d_model
         self.n_layers = architecture.n_layers
@@ -205,6 +206,7 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
         ) from error
     model.content = content.result()
     model.notes += [note for note in (because, slow, architecture.context_note) if note]
+    model.notes += architecture.tokenizer.notes
     return model
 
 

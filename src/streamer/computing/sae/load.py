@@ -63,8 +63,9 @@ def load_saes(
     return tuple(saes)
 
 
-def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
-    """Whether passages begin with BOS: as configured, else as in the SAEs' metadata, else yes.
+def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool | None:
+    """Whether passages begin with BOS: as configured, else as in the SAEs' metadata; None if
+    neither says.
 
     :raises UsageError: the SAEs disagree.
     """
@@ -76,7 +77,7 @@ def wants_bos(config: RunConfig, saes: Sequence[LayerSae]) -> bool:
         raise UsageError(
             f"the SAEs disagree about prepend_bos: {by_location}. Set it in the configuration."
         )
-    return bool(wishes.pop()) if wishes else True
+    return bool(wishes.pop()) if wishes else None
 
 
 def _check(sae: Any, location: str, hook: str, model: LanguageModel) -> None:
