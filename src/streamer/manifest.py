@@ -94,7 +94,10 @@ class ModelEntry(Entry):
     bos_token: str | None = None
     """The same in words."""
     tokenizer: tuple[str, ...] = ()
-    """The files that make tokens; not known of runs of earlier versions."""
+    """The files that make tokens. Earlier versions, which did not record it, asked Hugging Face's
+    AutoTokenizer."""
+    tokenizer_is_transformers: bool = True
+    """Whether AutoTokenizer makes the same ids."""
     vocabulary: int | None = None
     """How many tokens it embeds."""
 

@@ -15,7 +15,7 @@ from streamer.manifest import Manifest
 from streamer.running import prepare as preparation
 from streamer.running.prepare import prepare
 from support.processes import GOOD, run
-from support.runs import run_with
+from support.runs import embedded, run_with
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +98,22 @@ def test_another_model_or_sae_is_refused_and_named(folder, what, key, told):
     with pytest.raises(UsageError, match=told):
         run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
     assert json.loads(path.read_text()) == manifest
+
+
+def test_a_run_of_a_version_that_told_no_tokenizer_goes_on_if_that_is_the_same(folder, monkeypatch):
+    path = folder / "RUN" / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"status": "stopped"}
+    del manifest["notes"]
+    for key in ("bos_token", "tokenizer", "tokenizer_is_transformers", "vocabulary"):
+        del manifest["model"][key]
+    path.write_text(json.dumps(manifest))
+    worker = embedded("contrast")
+    monkeypatch.setattr(worker.model, "tokenizer_is_transformers", False)
+    with pytest.raises(UsageError, match="tokens were those of AutoTokenizer and are those of the"):
+        run_with(worker, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    monkeypatch.undo()
+    run_with(worker, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    assert json.loads(path.read_text())["model"]["tokenizer"] == ["tokenizer.json"]
 
 
 def test_the_batches_of_a_deterministic_run_may_not_change(tmp_path):

@@ -47,6 +47,7 @@ def model_entry(worker: Worker) -> ModelEntry:
         bos=worker.bos_id,
         bos_token=bos_token,
         tokenizer=model.tokenizer_files,
+        tokenizer_is_transformers=model.tokenizer_is_transformers,
         vocabulary=model.vocabulary,
     )
 

@@ -142,6 +142,8 @@ def refuse_another_model(
         for now in [getattr(model, key)]
         if before[key] != now and (key not in NOT_ALWAYS_RECORDED or before[key] is not None)
     ]
+    if not before["tokenizer"] and not model.tokenizer_is_transformers:
+        found.append("its tokens were those of AutoTokenizer and are those of the model's files")
     by_layer = {old.layer: old for old in earlier.saes}
     for old, new in ((by_layer[new.layer], new) for new in saes if new.layer in by_layer):
         if old.files != new.files:

@@ -189,7 +189,12 @@ def test_a_record_of_tokens_that_the_model_does_not_embed_is_rejected_alone(tmp_
     assert all(int(call.args[2].max()) < 400 for call in runs.call_args_list)  # none reached it
     (rejected,) = run.table("rejected").to_pylist()
     assert rejected["row"] == 1
-    assert "is not among the 400 that the model embeds" in rejected["reason"]
+    unknown = worker.model.tokenizer(texts[1], add_special_tokens=False)["input_ids"]
+    token = worker.model.tokenizer.convert_ids_to_tokens(max(unknown))
+    assert rejected["reason"] == (
+        f"token {token!r} ({max(unknown)}) of the vocabulary has no embedding: it is not among the "
+        f"400 that the model embeds"
+    )
     assert run.table("metrics")["row"].to_pylist() == [0, 2]
 
 

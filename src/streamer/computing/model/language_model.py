@@ -57,6 +57,7 @@ class LanguageModel:
         """A hash of all files in a local directory that decide numbers."""
         self.tokenizer = architecture.tokenizer.fast
         self.tokenizer_files = architecture.tokenizer.files
+        self.tokenizer_is_transformers = architecture.tokenizer.is_transformers
         self.context = architecture.context
         self.d_model = architecture.d_model
         self.n_layers = architecture.n_layers

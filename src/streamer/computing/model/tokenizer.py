@@ -49,6 +49,8 @@ class ModelTokenizer:
     """What it was made from."""
     notes: tuple[str, ...]
     """What the user should know about it."""
+    is_transformers: bool = True
+    """Whether AutoTokenizer makes the same ids of texts without special tokens."""
 
 
 class FileTokenizer(PreTrainedTokenizerFast):  # type: ignore[misc]
@@ -73,21 +75,22 @@ def read_tokenizer(path: str, revision: str | None, *, trust_remote_code: bool) 
     if file is None:
         found = {name: one for name, one in others.items() if one is not None}
         backend, files, note = converted(path, found, asked, why, PROBES)
-        notes = [note]
+        notes, agrees = [note], True
     else:
-        backend, notes = _from_json(path, file, asked, why)
+        backend, notes, agrees = _from_json(path, file, asked, why)
         files = (JSON,)
     notes += _make_plain(backend)
     fast = FileTokenizer(backend)
     for role in ROLES:
         token = _named(path, revision, role) if asked is None else getattr(asked, role)
+        token = token or getattr(backend.model, role, None)
         if token is not None and backend.token_to_id(token) is not None:
             setattr(fast, role, token)
     in_front = _in_front(backend)
     if fast.bos_token is None and in_front is not None:
         fast.bos_token = in_front
         notes.append(f"BOS is {in_front!r}: no file names one, and {JSON} begins texts with it")
-    return ModelTokenizer(fast, files, tuple(notes))
+    return ModelTokenizer(fast, files, tuple(notes), agrees)
 
 
 def stand_in() -> PreTrainedTokenizerFast:
@@ -119,8 +122,8 @@ def _ask_transformers(
     return asked, ""
 
 
-def _from_json(path: str, file: Path, asked: Any, why: str) -> tuple[Tokenizer, list[str]]:
-    """The tokenizer in `file`, and what is to be said about it.
+def _from_json(path: str, file: Path, asked: Any, why: str) -> tuple[Tokenizer, list[str], bool]:
+    """The tokenizer in `file`, what is to be said about it, and whether `asked` agrees with it.
 
     :raises UsageError: it is damaged.
     """
@@ -131,17 +134,20 @@ def _from_json(path: str, file: Path, asked: Any, why: str) -> tuple[Tokenizer, 
             f"the {JSON} of the model {path} is damaged: {first_line(error)}. Copy it again."
         ) from error
     if asked is None:
-        return backend, [f"tokens are those of {JSON}, which AutoTokenizer cannot load: {why}"]
-    other = _difference(backend, asked)
-    return backend, [other] if other else []
+        note = f"tokens are those of {JSON}, which AutoTokenizer cannot load: {why}"
+        return backend, [note], True
+    for texts in (PROBES, _between_words(backend, asked)):
+        other = _difference(backend, asked, texts) if texts else ""
+        if other:
+            return backend, [other], texts is not PROBES
+    return backend, [], True
 
 
-def _difference(backend: Tokenizer, asked: Any) -> str:
-    """In which of the probes `asked` makes other ids than `backend`; empty where in none."""
-    texts = [*PROBES, *_between_words(backend, asked)]
+def _difference(backend: Tokenizer, asked: Any, texts: Sequence[str]) -> str:
+    """Of which text `asked` makes other ids than `backend`; empty where of none."""
     own = [one.ids for one in backend.encode_batch(texts, add_special_tokens=False)]
     try:
-        others: Sequence[list[int]] = asked(texts, add_special_tokens=False)["input_ids"]
+        others: Sequence[list[int]] = asked([*texts], add_special_tokens=False)["input_ids"]
     except Exception as error:  # the model's own code
         return f"tokens are those of {JSON}; AutoTokenizer raises {first_line(error)}"
     for text, ids, other in zip(texts, own, others, strict=True):

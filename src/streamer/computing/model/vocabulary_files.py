@@ -15,8 +15,9 @@ SENTENCEPIECE = "tokenizer.model"
 VOCABULARIES = (*BYTE_PAIRS, SENTENCEPIECE, "tekken.json", "vocab.txt", "spiece.model")
 """Files that may hold a vocabulary. Only the first three can be checked, and so be read here."""
 ADVICE = (
-    "Put the model's tokenizer.json beside its config.json: "
-    "AutoTokenizer.from_pretrained(…).save_pretrained(…) of Hugging Face's transformers writes one."
+    "Put the model's own tokenizer.json beside its config.json: "
+    "AutoTokenizer.from_pretrained(…).save_pretrained(…) writes one, in the version of "
+    "Hugging Face's transformers that the model was made with."
 )
 
 
