@@ -109,7 +109,7 @@ def test_native_and_bridge_read_the_same(load, name, hook, dtype):
 def test_native_takes_tries_and_a_passage_is_the_same_packed_and_alone(load, name):
     model = load(name, hook=POST, dtype="float32", forward="native")
     assert model.sharing == "trie"
-    assert model.notes == []
+    assert [note for note in model.notes if "tokenizer.json" not in note] == []
     alone = torch.cat(
         [model.residuals(Packing("none", 1).pack_passages([ids])) for ids in passages()], dim=1
     )
