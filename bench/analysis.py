@@ -115,7 +115,7 @@ def _measure(
     """The table of a batch, with all that its size depends on."""
     passages = PASSAGES["contrast"]
     counts = [(f > 0).sum(-1).tolist() for f in features]
-    active = SparseFeatures.of_layers(features, counts, torch.float64)
+    active = SparseFeatures.of_layers(features, counts, torch.float64, [False] * len(features))
     layers = tuple(
         LayerActivations(
             layer=layer,

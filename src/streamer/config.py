@@ -78,6 +78,9 @@ class RunConfig(BaseModel):
     """A directory or a SAELens release/sae_id, with {layer} in it."""
     sae_revision: str | None = None
     """The same for the SAEs' hub repository."""
+    allow_other_model: bool = False
+    """Measure SAEs of another model than they were trained on, such as a base model's on its
+    fine-tune. Width and hook must be theirs, and the run notes it."""
     prepend_bos: bool | None = None
     """Whether passages begin with BOS. Left out: as in the SAEs' metadata."""
     trust_remote_code: bool = False

@@ -111,6 +111,12 @@ class SaeEntry(Entry):
     d_sae: int | None = None
     files: str | None = None
     revision: str | None = None
+    trained_on: str | None = None
+    """The model that its metadata name."""
+    centred: bool = False
+    """Whether residuals are read less their mean, as it was trained on such."""
+    signed: bool = False
+    """Whether its features have a sign."""
 
 
 class Settings(Entry):
@@ -153,6 +159,8 @@ class Manifest(Entry):
     """Process-wide settings."""
     model: ModelEntry | None = None
     saes: tuple[SaeEntry, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is to be known of how the model and the SAEs are measured."""
     inputs: tuple[Input, ...] = ()
     notes: tuple[str, ...] = ()
     """What there is to know about how it was run, as it was said when it began."""

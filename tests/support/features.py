@@ -7,10 +7,11 @@ from streamer.tables.metrics.shape import Shape, ShapesUnderWay
 from streamer.tables.sparse import SparseFeatures
 
 
-def sparse(features: Tensor) -> SparseFeatures:
+def sparse(features: Tensor, *, signed: bool = False) -> SparseFeatures:
     """Those of `features` [..., d_sae] that are active, in float64."""
     dense = features.reshape(-1, features.shape[-1])
-    (found,) = SparseFeatures.of_layers([dense], [(dense > 0).sum(-1).tolist()], torch.float64)
+    counts = [(dense != 0 if signed else dense > 0).sum(-1).tolist()]
+    (found,) = SparseFeatures.of_layers([dense], counts, torch.float64, [signed])
     return found
 
 

@@ -227,7 +227,10 @@ class Worker:
             return x.reshape(-1, len(self.passages), x.shape[-1])
 
         *at_layers, noisy = SparseFeatures.of_layers(
-            (*encoded.features, encoded.noisy), counts, dtype
+            (*encoded.features, encoded.noisy),
+            counts,
+            dtype,
+            (*encoded.signed, encoded.signed[0]),
         )
         layers = tuple(
             LayerActivations(

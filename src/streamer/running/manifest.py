@@ -15,6 +15,7 @@ def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
         "device": str(worker.model.device),
         "model": model_entry(worker),
         "saes": sae_entries(worker),
+        "notes": tuple(worker.model.notes),
         "inputs": tuple(Input.model_validate(one) for one in prepared.inputs),
         "range": prepared.range,
         "columns": tuple(column.name for column in worker.columns),
@@ -62,6 +63,9 @@ def sae_entries(worker: Worker) -> tuple[SaeEntry, ...]:
             d_sae=sae.W_dec.shape[0],
             files=sae.fingerprint,
             revision=sae.revision,
+            trained_on=sae.sae.cfg.metadata.model_name,
+            centred=sae.is_centred,
+            signed=sae.is_signed,
         )
         for sae in worker.saes
     )

@@ -23,6 +23,7 @@ FREE = {
     "kind",  # compared with what was found
     "revision",  # the commits that they name are compared
     "sae_revision",
+    "allow_other_model",  # the model and the SAEs themselves are compared
     "progress",
     "disk_wait_seconds",
     "stall_seconds",
@@ -148,6 +149,11 @@ def refuse_another_model(
     for old, new in ((by_layer[new.layer], new) for new in saes if new.layer in by_layer):
         if old.files != new.files:
             found.append(f"the SAE of layer {new.layer} has other files than it had")
+        if (old.centred, old.signed) != (new.centred, new.signed):  # of an older version
+            found.append(
+                f"the SAE of layer {new.layer} was measured without honouring that it "
+                f"{'reads centred residuals' if new.centred else 'has features with a sign'}"
+            )
         if old.revision not in (None, new.revision):
             found.append(
                 f"the SAE of layer {new.layer} was revision {old.revision} and is {new.revision}"

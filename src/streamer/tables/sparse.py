@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from streamer.device.transfers import to_device
@@ -46,11 +46,13 @@ class Group:
     """Passages with about as many active features, padded to the most of them."""
 
     values: Float[Tensor, "member width"]
-    """Largest first, 0 behind the last."""
+    """Magnitudes, largest first, 0 behind the last."""
     indices: Int[Tensor, "member width"]
     """Which features they are; behind the last, any."""
     counts: Int[Tensor, " member"]
     """How many are active."""
+    signs: Float[Tensor, "member width"] | None = None
+    """−1 or 1; None where no feature is negative."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class SparseFeatures:
     """
 
     values: Float[Tensor, " active"]
-    """Their activations: within a passage the largest first, equal ones by index."""
+    """Their magnitudes: within a passage the largest first, equal ones by index."""
     indices: Int[Tensor, " active"]
     """Which features they are."""
     offsets: Int[Tensor, " passage_and_end"]
@@ -73,6 +75,8 @@ class SparseFeatures:
     alike: Sequence[Alike]
     """The passages in which any is active, in groups: what is computed of one has its width."""
     d_sae: int
+    signs: Float[Tensor, " active"] | None = None
+    """−1 or 1 for each; None where no feature is negative."""
 
     @classmethod
     def of_layers(
@@ -80,13 +84,17 @@ class SparseFeatures:
         features: Sequence[Float[Tensor, "passage _"]],
         counts: Sequence[Sequence[int]],
         dtype: torch.dtype,
+        signed: Sequence[bool],
     ) -> "list[SparseFeatures]":
-        """Those of each layer's `features` that are > 0, in `dtype`. `counts` [layer][passage] says
-        how many each passage has, so that the device is not waited for."""
+        """Those of each layer's `features` that are active, in `dtype`. `counts` [layer][passage]
+        says how many each passage has, so that the device is not waited for; `signed` whether a
+        layer's features may be negative."""
         grouped = alike(counts, features[0].device)
         return [
-            cls._of(at_layer, sum(active), dtype, groups)
-            for at_layer, active, groups in zip(features, counts, grouped, strict=True)
+            cls._of(at_layer, sum(active), dtype, groups, signed=has_signs)
+            for at_layer, active, groups, has_signs in zip(
+                features, counts, grouped, signed, strict=True
+            )
         ]
 
     @classmethod
@@ -96,16 +104,21 @@ class SparseFeatures:
         active: int,
         dtype: torch.dtype,
         groups: Sequence[Alike],
+        *,
+        signed: bool,
     ) -> "SparseFeatures":
         passages, d_sae = features.shape
-        found = torch.nonzero_static((features > 0).reshape(-1), size=active)[:, 0]
-        values = features.reshape(-1)[found]
+        chosen = is_active(features, signed=signed).reshape(-1)
+        found = torch.nonzero_static(chosen, size=active)[:, 0]
+        given = features.reshape(-1)[found]
+        values = given.abs() if signed else given
         order = values.argsort(stable=True, descending=True)
         order = order[(found[order] // d_sae).argsort(stable=True)]
         found, values = found[order], values[order]
         begins = torch.arange(passages + 1, device=found.device)
         offsets = torch.searchsorted(found // d_sae, begins)
-        return cls(values.to(dtype), found % d_sae, offsets, groups, d_sae)
+        signs = given[order].sign().to(dtype) if signed else None
+        return cls(values.to(dtype), found % d_sae, offsets, groups, d_sae, signs)
 
     def __len__(self) -> int:
         """How many passages."""
@@ -130,7 +143,8 @@ class SparseFeatures:
         if not len(self.values):
             empty = behind.new_zeros(behind.shape)
             return Group(empty.to(self.values), empty.to(self.indices), counts)
-        return Group(self.values[at].masked_fill(behind, 0), self.indices[at], counts)
+        signs = None if self.signs is None else self.signs[at]
+        return Group(self.values[at].masked_fill(behind, 0), self.indices[at], counts, signs)
 
     def strongest(self, count: int) -> Group:
         """The `count` strongest features of every passage, or as many as the SAE has."""
@@ -147,14 +161,19 @@ class SparseFeatures:
         return found
 
     def dot(self, other: "SparseFeatures") -> Float[Tensor, " passage"]:
-        """Σ fᵢ gᵢ of each passage, for the same features of `other`; NaN where none is active."""
+        """Σ fᵢ gᵢ of each passage, signs included, for the same features of `other`; NaN where none
+        is active."""
         if not len(other.values):
             return self.reduce(lambda group: 0 * group.values.sum(-1))
         theirs, order = other._keys.sort()
         at = torch.searchsorted(theirs, self._keys).clamp(max=len(theirs) - 1)
-        beside = other.values[order[at]].masked_fill(theirs[at] != self._keys, 0)
-        products = dataclasses.replace(self, values=self.values * beside)
+        beside = other._with_signs[order[at]].masked_fill(theirs[at] != self._keys, 0)
+        products = dataclasses.replace(self, values=self._with_signs * beside)
         return products.reduce(lambda group: group.values.sum(-1))
+
+    @property
+    def _with_signs(self) -> Float[Tensor, " active"]:
+        return self.values if self.signs is None else self.values * self.signs
 
     @cached_property
     def _keys(self) -> Int[Tensor, " active"]:
@@ -162,6 +181,14 @@ class SparseFeatures:
         at = torch.arange(len(self.values), device=self.offsets.device)
         passage = torch.searchsorted(self.offsets, at, right=True) - 1
         return passage * self.d_sae + self.indices
+
+
+def is_active(
+    features: Float[Tensor, "passage d_sae"], *, signed: bool
+) -> Bool[Tensor, "passage d_sae"]:
+    """Which features are active: > 0, or ≠ 0 where they have a sign."""
+    active = features > 0
+    return active | (features < 0) if signed else active  # of a NaN, neither
 
 
 def alike(counts: Sequence[Sequence[int]], device: torch.device) -> list[list[Alike]]:

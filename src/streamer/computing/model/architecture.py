@@ -18,6 +18,7 @@ from transformers.utils import logging
 from streamer import embedded
 from streamer.computing.model.find import cached_revision, first_line
 from streamer.computing.model.fingerprint import fingerprint
+from streamer.computing.model.hook_names import names_of
 from streamer.computing.model.text_part import model_part
 from streamer.computing.model.tokenizer import ModelTokenizer, read_tokenizer, stand_in
 from streamer.config import EMBEDDED, RunConfig
@@ -64,6 +65,8 @@ class Architecture:
     n_layers: int
     hook_names: tuple[str, ...]
     """As asked for, a layer each."""
+    hook_aliases: tuple[frozenset[str], ...]
+    """All names that each is known by: see `hook_names`."""
     taps: tuple[Tap, ...] | None
     """The same in the stack of decoder layers; None if one of them reads inside a layer."""
     layers_path: str
@@ -113,6 +116,7 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
         d_model=int(bridge.cfg.d_model),
         n_layers=int(bridge.cfg.n_layers),
         hook_names=tuple(names),
+        hook_aliases=tuple(names_of(bridge, name) for name in names),
         taps=tuple(real) if len(real) == len(taps) else None,
         layers_path=str(bridge.adapter.component_mapping["blocks"].name),
     )

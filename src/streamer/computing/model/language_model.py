@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -62,6 +62,7 @@ class LanguageModel:
         self.d_model = architecture.d_model
         self.n_layers = architecture.n_layers
         self.hook_names = architecture.hook_names
+        self.hook_aliases = architecture.hook_aliases
         self.device = device
         self.dtype = next(forward.module.parameters()).dtype
         self.autocast: torch.dtype | None = None
@@ -94,6 +95,11 @@ class LanguageModel:
     def is_short(self) -> bool:
         """Whether it computes in a format in which residuals may overflow."""
         return self.autocast is not None or self.dtype in SHORT
+
+    @property
+    def embedding(self) -> torch.nn.Module:
+        """Where token ids become vectors, in the weights' own format."""
+        return cast(torch.nn.Module, self._run.module.get_input_embeddings())  # type: ignore[operator]
 
     @property
     def d_mlp(self) -> int:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from streamer.computing.sae.layer_sae import LayerSae
 from streamer.device.transfers import to_device
+from streamer.tables.sparse import is_active
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,10 +18,13 @@ class Encoded:
     """What the SAEs make of residuals. A residual that is not finite counts as 0."""
 
     residual: Float[Tensor, "layer passage width"]
+    """As the SAEs read them."""
     finite: Bool[Tensor, " passage"]
     """Whether the passage's residuals are finite at all layers."""
     features: tuple[Float[Tensor, "passage _"], ...]
     """A layer each, d_sae wide."""
+    signed: tuple[bool, ...]
+    """Whether they have a sign, a layer each."""
     reconstructions: tuple[Float[Tensor, "passage width"] | None, ...]
     """None where it is features @ W_dec + b_dec."""
     noisy: Float[Tensor, "passage _"]
@@ -29,7 +33,12 @@ class Encoded:
     def counts_and_finite(self) -> Int[Tensor, "what passage"]:
         """The number of active features at each layer and with noise, and, last, whether all is
         finite: the one thing that the host must know before the metrics."""
-        counts = [(features > 0).sum(-1) for features in (*self.features, self.noisy)]
+        counts = [
+            is_active(features, signed=signed).sum(-1)
+            for features, signed in zip(
+                (*self.features, self.noisy), (*self.signed, self.signed[0]), strict=True
+            )
+        ]
         return torch.stack([*counts, self.finite.to(torch.int64)])
 
     def replace(self, passages: Sequence[int], other: "Encoded") -> None:
@@ -50,10 +59,14 @@ def encode(
     residual: Float[Tensor, "layer passage width"],
     noise: Float[Tensor, "passage width"],
 ) -> Encoded:
-    """The features of `residual` and, at the first layer, of `residual` + `noise`."""
+    """The features of `residual` and, at the first layer, of `residual` + `noise`. Where an SAE was
+    trained on centred residuals, they are centred."""
     residual = residual.to(saes[0].dtype)
     finite = residual.isfinite().all(-1).all(0)
     residual = residual.masked_fill(~finite[:, None], 0)
+    for sae, x in zip(saes, residual, strict=True):
+        if sae.is_centred:
+            x.sub_(x.mean(-1, keepdim=True))  # `residual` is a copy of what was given
     first = saes[0]
     if first.is_plain:  # one product: the encoder's weights are read once
         both = first.encode(torch.cat([residual[0], residual[0] + noise]))
@@ -66,6 +79,7 @@ def encode(
         residual=residual,
         finite=finite,
         features=tuple(features for features, _ in encoded),
+        signed=tuple(sae.is_signed for sae in saes),
         reconstructions=tuple(reconstruction for _, reconstruction in encoded),
         noisy=noisy,
     )

@@ -18,11 +18,22 @@ AGREEMENT = 1e-4
 number: more than rounding, far less than a missed normalisation."""
 
 
+NEVER_NEGATIVE = {"standard", "jumprelu", "gated", "topk", "matching_pursuit"}
+"""SAELens' architectures whose features end in a ReLU. Of any other, features may have a sign."""
+
+
 class LayerSae:
     """The SAE of one layer, on the model's device."""
 
     def __init__(
-        self, layer: int, location: str, sae: Any, fingerprint: str | None, revision: str | None
+        self,
+        layer: int,
+        location: str,
+        sae: Any,
+        fingerprint: str | None,
+        revision: str | None,
+        *,
+        is_centred: bool,
     ) -> None:
         self.layer = layer
         self.location = location
@@ -31,6 +42,11 @@ class LayerSae:
         """A hash of a local directory's files."""
         self.revision = revision
         """The hub's commit of a release."""
+        self.is_centred = is_centred
+        """Whether it was trained on residuals less their mean over d_model, and is to be given
+        such: see `processing`."""
+        self.is_signed = sae.cfg.architecture() not in NEVER_NEGATIVE
+        """Whether its features have a sign: active is ≠ 0 then, and the magnitude is |f|."""
         self.is_plain = self._agrees()
         """Whether it encodes as (x − b) W_enc + b_enc above a threshold, and decodes as
         f W_dec + b_dec."""
@@ -53,7 +69,8 @@ class LayerSae:
         return self.W_dec.dtype
 
     def encode(self, x: Float[Tensor, "row d_model"]) -> Float[Tensor, "row d_sae"]:
-        """Feature activations of residuals `x`; a feature is active where it is > 0."""
+        """Feature activations of residuals `x`; a feature is active where it is > 0, or ≠ 0 if it
+        has a sign."""
         with torch.inference_mode():
             if self.is_plain:
                 return self._encode_in_place(x.to(self.dtype))

@@ -13,7 +13,8 @@ from streamer.tables.sparse import Group, SparseFeatures
 
 
 class LayerActivations:
-    """One layer of a batch. `features` may be any SAE's; a feature is active where it is > 0."""
+    """One layer of a batch. `features` may be any SAE's; a feature is active where it is not 0, and
+    one with a sign has its magnitude in the other direction."""
 
     def __init__(
         self,

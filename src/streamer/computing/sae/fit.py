@@ -1,0 +1,164 @@
+"""Whether an SAE is what can be measured here, and was made for what the model gives it.
+
+Whatever its configuration or metadata say that changes what it reads or what its features mean is
+either honoured or refused here; `processing` does the same for how its model was loaded, and
+`caveats` tells what remains.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
+from transformer_lens.supported_models import MODEL_ALIASES
+
+from streamer.computing.model.hook_names import is_among
+from streamer.computing.model.language_model import LanguageModel
+from streamer.config import RunConfig
+from streamer.errors import UsageError
+
+UNFIT = {
+    "temporal": "its features depend on the other positions of the text",
+    "transcoder": "it predicts another activation than it reads",
+    "skip_transcoder": "it predicts another activation than it reads",
+    "jumprelu_transcoder": "it predicts another activation than it reads",
+    "jumprelu_skip_transcoder": "it predicts another activation than it reads",
+}
+"""SAELens' architectures that are not autoencoders of one position's activation."""
+UNFOLDED = {
+    "expected_average_only_in": (
+        "divides its input by a factor that was estimated in training",
+        "fold_activation_norm_scaling_factor(factor)",
+    ),
+    "covariance_whitening": (
+        "whitens its input with statistics that were estimated in training",
+        "fold_activation_whitening(mean, matrix, inverse)",
+    ),
+}
+"""Normalisations that SAELens folds into the weights at the end of training, and leaves out where
+they are not: what they do, and what folds them."""
+ACTIVATIONS = {"relu": {"standard", "gated", "jumprelu"}, "topk": {"topk", "abstopk"}}
+"""Activation functions in older configurations, and the architectures that have them today.
+SAELens takes any other for ReLU."""
+
+
+def refuse_unloadable(said: Mapping[str, Any], location: str) -> None:
+    """Return if SAELens has an SAE of the architecture that the configuration `said` has.
+
+    :raises UsageError: it has not, or only while it is trained.
+    """
+    architecture = said.get("architecture", "standard")
+    if architecture in SAE_CLASS_REGISTRY:
+        return
+    if architecture in SAE_TRAINING_CLASS_REGISTRY:
+        raise UsageError(
+            f"the SAE {location} is a checkpoint of the training (architecture {architecture}): "
+            f"which of its features are active depends on the other texts of a batch. Give the "
+            f"SAE that SAELens' trainer puts out at its end, or make it from the checkpoint: "
+            f"TrainingSAE.load_from_disk({location!r}).save_inference_model(folder)."
+        )
+    raise UsageError(
+        f"the SAE {location} has the architecture {architecture!r}, which SAELens does not know: "
+        f"it knows {', '.join(sorted(SAE_CLASS_REGISTRY))}. Choose another, or convert it."
+    )
+
+
+def refuse_misfit(
+    sae: Any,
+    said: Mapping[str, Any],
+    location: str,
+    index: int,
+    *,
+    config: RunConfig,
+    model: LanguageModel,
+) -> None:
+    """Return if `sae`, whose configuration `said` this in its files, is an autoencoder of what
+    `model` reads at its hook number `index`.
+
+    :raises UsageError: it is not, or expects its input in another form.
+    """
+    metadata = sae.cfg.metadata
+    _refuse_architecture(sae, said, location)
+    _refuse_hook(metadata, location, index, model)
+    if sae.cfg.d_in != model.width:
+        raise UsageError(
+            f"the SAE {location} reads {sae.cfg.d_in} dimensions, and {model.hook_names[index]} of "
+            f"the model {model.identity.name} has {model.width} (d_model {model.d_model}). Choose "
+            f"SAEs of this model."
+        )
+    if not config.allow_other_model and is_of_another_model(metadata.model_name, model):
+        raise UsageError(
+            f"the SAE {location} was trained on {metadata.model_name}, and the model is "
+            f"{' or '.join(sorted(model.identity.aliases))}. Choose SAEs of this model, "
+            f"or the model of these SAEs; or give --allow-other-model to measure this one with "
+            f"them, as a fine-tune of theirs. A directory is known by its name, or by "
+            f"_name_or_path in its config.json."
+        )
+
+
+def is_of_another_model(trained_on: str | None, model: LanguageModel) -> bool:
+    """Whether an SAE that was trained on the model of that name was trained on another than
+    `model`; False if it does not say on which."""
+    return trained_on is not None and not _names(trained_on) & model.identity.aliases
+
+
+def _refuse_architecture(sae: Any, said: Mapping[str, Any], location: str) -> None:
+    """:raises UsageError: it is not an autoencoder of one position's activation, or what it does
+    to its input or its features is not done by SAELens."""
+    architecture, metadata = sae.cfg.architecture(), sae.cfg.metadata
+    if architecture in UNFIT:
+        raise UsageError(
+            f"the SAE {location} is a {architecture}: {UNFIT[architecture]}. Choose an autoencoder."
+        )
+    if metadata.hook_name_out not in (None, metadata.hook_name):
+        raise UsageError(
+            f"the SAE {location} reads {metadata.hook_name} and predicts {metadata.hook_name_out}: "
+            f"it is a transcoder. Choose an autoencoder."
+        )
+    if sae.cfg.normalize_activations in UNFOLDED:
+        does, fold = UNFOLDED[sae.cfg.normalize_activations]
+        raise UsageError(
+            f"the SAE {location} {does} (normalize_activations = "
+            f"{sae.cfg.normalize_activations!r}), and its weights do not do that yet: it is a "
+            f"checkpoint of the training, or was saved before it was folded. Give the SAE that "
+            f"SAELens' trainer puts out at its end, or fold it with sae.{fold} and save_model."
+        )
+    activation = said.get("activation_fn_str", said.get("activation_fn")) or "relu"
+    if architecture not in ACTIVATIONS.get(activation, ()) and activation != "relu":
+        raise UsageError(
+            f"the SAE {location} has the activation function {activation!r}, and SAELens runs its "
+            f"architecture {architecture!r} without it. Choose another, or convert it."
+        )
+    if (said.get("activation_fn_kwargs") or {}).get("signed") and architecture != "abstopk":
+        raise UsageError(
+            f"the SAE {location} has features with a sign (activation_fn_kwargs: signed), and "
+            f"SAELens runs its architecture {architecture!r} without negative ones. Convert it to "
+            f"an abstopk."
+        )
+
+
+def _refuse_hook(metadata: Any, location: str, index: int, model: LanguageModel) -> None:
+    """:raises UsageError: it was trained on another activation than the model's hook `index`."""
+    hook, aliases = model.hook_names[index], model.hook_aliases[index]
+    for trained_on in (metadata.hook_name, metadata.hf_hook_name):
+        if trained_on is not None and not is_among(trained_on, aliases):
+            theirs = sorted(name for name in aliases if "hook_" not in name)
+            raise UsageError(
+                f"the SAE {location} was trained on {trained_on}, and the run reads {hook}"
+                f"{f' (Hugging Face: {theirs[0]})' if theirs else ''}. Change --sae, --layers or "
+                f"--hook so that they agree."
+            )
+    if metadata.hook_head_index is not None:
+        raise UsageError(
+            f"the SAE {location} was trained on head {metadata.hook_head_index} of {hook} alone, "
+            f"and the run reads all heads. Choose SAEs of all."
+        )
+
+
+def _names(trained_on: str) -> set[str]:
+    """The names under which the model that an SAE was trained on may be known here."""
+    names = {trained_on}
+    for official, aliases in MODEL_ALIASES.items():
+        if trained_on in (official, Path(official).name, *aliases):
+            names |= {official, *aliases}
+    return {Path(name).name.lower() for name in names}
