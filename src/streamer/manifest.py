@@ -113,6 +113,8 @@ class SaeEntry(Entry):
     revision: str | None = None
     trained_on: str | None = None
     """The model that its metadata name."""
+    context_size: int | None = None
+    """Most tokens of the texts that it was trained on."""
     centred: bool = False
     """Whether residuals are read less their mean, as it was trained on such."""
     signed: bool = False

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 from sae_lens import (
+    AbsTopKSAE,
+    AbsTopKSAEConfig,
     GatedSAE,
     GatedSAEConfig,
     JumpReLUSAE,
@@ -37,6 +39,7 @@ SAES: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "gated": (GatedSAE, GatedSAEConfig, {}),
     "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig, {}),
     "topk": (TopKSAE, TopKSAEConfig, {"k": 8}),
+    "abstopk": (AbsTopKSAE, AbsTopKSAEConfig, {"k": 8}),
 }
 
 
@@ -82,6 +85,14 @@ def make_model(folder: Path, architecture: str, tokenizer: Any = None, **changes
     path = folder / architecture
     AutoModelForCausalLM.from_config(config).save_pretrained(str(path))
     tokenizer.save_pretrained(str(path))
+    return path
+
+
+def save_model(path: Path, config: Any) -> Path:
+    """A random model of that configuration at `path`, with the embedded tokenizer."""
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(config).save_pretrained(str(path))
+    AutoTokenizer.from_pretrained(str(embedded.MODEL)).save_pretrained(str(path))
     return path
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from streamer.batches import Batch, Result, Window, Work
 from streamer.computing.model.language_model import LanguageModel
+from streamer.computing.sae.caveats import beyond_training
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
 from streamer.computing.sae.noise import NoisePool, indices_of
@@ -77,11 +78,17 @@ class Worker:
         self.packing = packing
         """How batches for this worker are to be packed."""
         self._noise = noise
+        self._longest = 0
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """The measurements of the table that leads."""
         return self.tables.columns
+
+    @property
+    def caveats(self) -> list[str]:
+        """What is to be known of what was measured so far, for what it was."""
+        return beyond_training(self.saes, self._longest)
 
     def batch(
         self,
@@ -163,8 +170,9 @@ class Worker:
             reject(batch.records[index], NOT_FINITE) for index in lost
         )
         made = self.tables.made(batch.records, arrays, lost, rejections)
-        tokens = sum(len(ids) for record in batch.records for ids in record.tokens)
-        work = Work(tokens, rows.count, rows.size, in_flight.reruns, largest=rows.footprint)
+        lengths = [len(ids) for record in batch.records for ids in record.tokens]
+        self._longest = max(self._longest, *lengths)
+        work = Work(sum(lengths), rows.count, rows.size, in_flight.reruns, largest=rows.footprint)
         return Result(batch.window, kept, made, rejections, work)
 
     def process(self, batch: Batch) -> Result:

@@ -1,5 +1,6 @@
 """What a run says in its manifest before it starts; the form is `streamer.manifest`."""
 
+from collections.abc import Iterable
 from typing import Any
 
 from streamer.computing.worker import Worker
@@ -9,18 +10,24 @@ from streamer.running.prepare import Prepared
 
 def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
     """What is configured, was found and was loaded, by the manifest's keys."""
+    earlier = prepared.directory.earlier if prepared.directory is not None else None
     return {
         "config": Settings.model_validate(prepared.config.model_dump(mode="json")),
         "kind": prepared.loader.fields.kind,
         "device": str(worker.model.device),
         "model": model_entry(worker),
         "saes": sae_entries(worker),
-        "notes": tuple(worker.model.notes),
+        "notes": joined(earlier.notes if earlier is not None else (), worker.model.notes),
         "inputs": tuple(Input.model_validate(one) for one in prepared.inputs),
         "range": prepared.range,
         "columns": tuple(column.name for column in worker.columns),
         "tables": columns_by_table(worker),
     }
+
+
+def joined(notes: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Both, each once: those of earlier sessions still hold for their rows."""
+    return tuple(dict.fromkeys((*notes, *others)))
 
 
 def columns_by_table(worker: Worker) -> dict[str, tuple[str, ...]]:
@@ -63,7 +70,8 @@ def sae_entries(worker: Worker) -> tuple[SaeEntry, ...]:
             d_sae=sae.W_dec.shape[0],
             files=sae.fingerprint,
             revision=sae.revision,
-            trained_on=sae.sae.cfg.metadata.model_name,
+            trained_on=sae.trained_on,
+            context_size=sae.trained_length,
             centred=sae.is_centred,
             signed=sae.is_signed,
         )

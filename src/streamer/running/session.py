@@ -23,7 +23,7 @@ from streamer.monitoring.status_reporter import StatusReporter
 from streamer.planning.planner import Planner
 from streamer.results.run import Run
 from streamer.results.summary import RowTotals, Summary
-from streamer.running.manifest import description_of
+from streamer.running.manifest import description_of, joined
 from streamer.running.pipeline import Queues, Stages, stream
 from streamer.running.prepare import Prepared
 from streamer.running.resume import read_earlier
@@ -178,9 +178,13 @@ class Session:
         self._writer.close()  # its stage has not, if what was in flight was dropped
         self._reporter.incidents.summarize()
         self._state = "stopped" if self._prepared.loader.stopped.is_set() else "finished"
+        notes = self._worker.caveats
+        for note in notes:
+            self._note(note)
         spent = self._prepared.counters.busy_so_far().items()
         self._directory.close(
             self._state,
+            notes=joined(self._directory.manifest.notes, notes),
             counts=self._writer.committed,
             seconds=round(self._seconds, 3),
             max_tokens=self._planner.budget.tokens,

@@ -34,6 +34,15 @@ def is_among(name: str, names: Collection[str]) -> bool:
     return name in names or _bare(name) in names
 
 
+def in_hugging_face(names: Collection[str]) -> str | None:
+    """Which of `names`, which `names_of` has found, to tell a user of Hugging Face's module: the
+    whole name of one whose output it is, if there is one."""
+    theirs = [name for name in names if "hook_" not in name and not name.endswith(".output")]
+    return max(
+        theirs, key=lambda name: (not name.endswith(".input"), len(name), name), default=None
+    )
+
+
 def _same_place(point: str) -> set[str]:
     found = re.fullmatch(r"blocks\.(\d+)\.hook_(in|out)", point)
     if found is None:
@@ -46,12 +55,11 @@ def _same_place(point: str) -> set[str]:
 def _in_hugging_face(bridge: Any, point: str) -> set[str]:
     path, _, end = point.rpartition(".")
     try:
-        module = _bare(bridge.adapter.translate_transformer_lens_path(path))
-    except ValueError:  # TransformerLens' own, or behind the last layer
+        module = str(bridge.adapter.translate_transformer_lens_path(path))
+    except ValueError:  # TransformerLens' own
         return set()
-    return {"hook_in": {f"{module}.input"}, "hook_out": {module, f"{module}.output"}}.get(
-        end, set()
-    )
+    ends = {"hook_in": (".input",), "hook_out": ("", ".output")}.get(end, ())
+    return {name + suffix for name in (module, _bare(module)) for suffix in ends}
 
 
 def _bare(name: str) -> str:

@@ -15,6 +15,7 @@ from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.model.precision import sae_dtype
 from streamer.computing.sae.find import SaeLocation
 from streamer.computing.sae.fit import is_of_another_model
+from streamer.computing.sae.layer_sae import LayerSae
 from streamer.config import RunConfig
 
 TRAINING = {
@@ -56,11 +57,6 @@ def caveats(
     if config.prepend_bos not in (None, metadata.prepend_bos) and metadata.prepend_bos is not None:
         trained, run = ("without", "with") if config.prepend_bos else ("with", "without")
         yield f"trained {trained} BOS, and measured {run} (prepend_bos)"
-    if metadata.context_size is not None and metadata.context_size < model.context:
-        yield (
-            f"trained on texts of at most {metadata.context_size:,} tokens; longer ones are "
-            f"measured as well"
-        )
     if any(edge is not None for edge in metadata.seqpos_slice or ()):
         where = ":".join("" if edge is None else str(edge) for edge in metadata.seqpos_slice)
         yield f"trained on the positions {where} of texts alone (seqpos_slice)"
@@ -70,6 +66,22 @@ def caveats(
     unknown = sorted(_unknown(sae, said))
     if unknown:
         yield f"nothing is made of {', '.join(unknown)} in the configuration: not known here"
+
+
+def beyond_training(saes: Sequence[LayerSae], longest: int) -> list[str]:
+    """A sentence for each length of the texts that `saes` were trained on, if passages of up to
+    `longest` tokens are longer."""
+    return join(
+        [
+            (
+                sae.layer,
+                f"trained on texts of at most {sae.trained_length:,} tokens, and passages of up to "
+                f"{longest:,} were measured",
+            )
+            for sae in saes
+            if sae.trained_length is not None and sae.trained_length < longest
+        ]
+    )
 
 
 def join(notes: Sequence[tuple[int, str]]) -> list[str]:

@@ -12,7 +12,7 @@ from typing import Any
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
 from transformer_lens.supported_models import MODEL_ALIASES
 
-from streamer.computing.model.hook_names import is_among
+from streamer.computing.model.hook_names import in_hugging_face, is_among
 from streamer.computing.model.language_model import LanguageModel
 from streamer.config import RunConfig
 from streamer.errors import UsageError
@@ -142,10 +142,10 @@ def _refuse_hook(metadata: Any, location: str, index: int, model: LanguageModel)
     hook, aliases = model.hook_names[index], model.hook_aliases[index]
     for trained_on in (metadata.hook_name, metadata.hf_hook_name):
         if trained_on is not None and not is_among(trained_on, aliases):
-            theirs = sorted(name for name in aliases if "hook_" not in name)
+            theirs = in_hugging_face(aliases)
             raise UsageError(
                 f"the SAE {location} was trained on {trained_on}, and the run reads {hook}"
-                f"{f' (Hugging Face: {theirs[0]})' if theirs else ''}. Change --sae, --layers or "
+                f"{f' (Hugging Face: {theirs})' if theirs else ''}. Change --sae, --layers or "
                 f"--hook so that they agree."
             )
     if metadata.hook_head_index is not None:

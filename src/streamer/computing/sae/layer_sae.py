@@ -64,6 +64,18 @@ class LayerSae:
         return bias.detach()
 
     @property
+    def trained_on(self) -> str | None:
+        """The model that its metadata name."""
+        name: str | None = self.sae.cfg.metadata.model_name
+        return name
+
+    @property
+    def trained_length(self) -> int | None:
+        """Most tokens of the texts that it was trained on, if its metadata say so."""
+        length: int | None = self.sae.cfg.metadata.context_size
+        return length
+
+    @property
     def dtype(self) -> torch.dtype:
         """The format that it encodes in."""
         return self.W_dec.dtype
