@@ -54,7 +54,9 @@ def test_a_finished_run_says_so(folder):
 
 
 def test_what_decides_no_number_may_change(folder):
-    prepared = again(folder, part_seconds=5, batch_size=2, window=7, prefetch_records=64)
+    prepared = again(
+        folder, part_seconds=5, batch_size=2, window=7, prefetch_records=64, allow_other_model=True
+    )
     assert prepared.is_finished
     prepared.directory.leave()
 
@@ -114,6 +116,20 @@ def test_a_run_of_a_version_that_told_no_tokenizer_goes_on_if_that_is_the_same(f
     monkeypatch.undo()
     run_with(worker, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
     assert json.loads(path.read_text())["model"]["tokenizer"] == ["tokenizer.json"]
+
+
+def test_rows_of_uncentred_residuals_are_not_gone_on_with(folder):
+    """As a version wrote them that did not honour what the SAE's metadata say."""
+    path = folder / "RUN" / "manifest.json"
+    manifest = json.loads(path.read_text()) | {"status": "stopped"}
+    for sae in manifest["saes"]:
+        del sae["centred"], sae["signed"]
+    path.write_text(json.dumps(manifest))
+    run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    manifest["saes"][1]["centred"] = True
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(UsageError, match="layer 3 was centred = True and is centred = False"):
+        run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
 
 
 def test_the_batches_of_a_deterministic_run_may_not_change(tmp_path):

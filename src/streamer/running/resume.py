@@ -149,11 +149,12 @@ def refuse_another_model(
     for old, new in ((by_layer[new.layer], new) for new in saes if new.layer in by_layer):
         if old.files != new.files:
             found.append(f"the SAE of layer {new.layer} has other files than it had")
-        if (old.centred, old.signed) != (new.centred, new.signed):  # of an older version
-            found.append(
-                f"the SAE of layer {new.layer} was measured without honouring that it "
-                f"{'reads centred residuals' if new.centred else 'has features with a sign'}"
-            )
+        found += [  # that an older version did not honour
+            f"the SAE of layer {new.layer} was {key} = {was} and is {key} = {now}"
+            for key in ("centred", "signed")
+            for was, now in [(getattr(old, key), getattr(new, key))]
+            if was != now
+        ]
         if old.revision not in (None, new.revision):
             found.append(
                 f"the SAE of layer {new.layer} was revision {old.revision} and is {new.revision}"

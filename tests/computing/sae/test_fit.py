@@ -12,6 +12,7 @@ from sae_lens import (
     MatryoshkaBatchTopKTrainingSAEConfig,
 )
 from sae_lens.saes.sae import SAEMetadata
+from safetensors.torch import load_file, save_file
 from transformers import GPTNeoXConfig, OPTConfig
 
 from streamer.computing.load import load_worker
@@ -171,6 +172,31 @@ def test_a_checkpoint_of_the_training_is_refused_and_what_the_sentence_makes_of_
         load(models["llama"], tmp_path / "checkpoint")
     trained = kind.load_from_disk(tmp_path / "checkpoint")
     trained.save_inference_model(tmp_path / "sae")
+    assert load(models["llama"], tmp_path / "sae").saes[0].is_plain
+
+
+@pytest.mark.parametrize("k", [0, D_SAE + 1, 2.5])
+def test_more_strongest_features_than_there_are_are_refused(tmp_path, models, k):
+    sae = rewritten(make_sae(tmp_path / "sae", 1, "topk"), k=k)
+    with pytest.raises(UsageError, match=rf"k = {k} strongest of its {D_SAE} features"):
+        load(models["llama"], sae)
+
+
+@pytest.mark.parametrize("name", ["W_enc", "b_dec"])
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path, models, name):
+    file = make_sae(tmp_path / "sae", 1) / "sae_weights.safetensors"
+    weights = load_file(file)
+    weights[name].view(-1)[3] = float("nan")
+    save_file(weights, file)
+    with pytest.raises(UsageError, match=f"numbers in {name} that are not finite"):
+        load(models["llama"], tmp_path / "sae")
+
+
+def test_a_feature_that_is_off_for_good_is_no_fault(tmp_path, models):
+    file = make_sae(tmp_path / "sae", 1, "jumprelu") / "sae_weights.safetensors"
+    weights = load_file(file)
+    weights["threshold"][3] = float("inf")
+    save_file(weights, file)
     assert load(models["llama"], tmp_path / "sae").saes[0].is_plain
 
 

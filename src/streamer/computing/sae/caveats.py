@@ -52,6 +52,8 @@ def caveats(
             f"{' or '.join(sorted(model.identity.aliases))} (allow_other_model)"
         )
     silent = [key for key in IDENTIFYING if metadata[key] is None]
+    if metadata.hf_hook_name is not None:
+        silent = [key for key in silent if key != "hook_name"]
     if silent:
         yield f"the metadata lack {', '.join(silent)}, so that is not checked"
     if config.prepend_bos not in (None, metadata.prepend_bos) and metadata.prepend_bos is not None:

@@ -5,6 +5,7 @@ either honoured or refused here; `processing` does the same for how its model wa
 `caveats` tells what remains.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ def refuse_misfit(
     """
     metadata = sae.cfg.metadata
     _refuse_architecture(sae, said, location)
+    _refuse_numbers(sae, location)
     _refuse_hook(metadata, location, index, model)
     if sae.cfg.d_in != model.width:
         raise UsageError(
@@ -135,6 +137,23 @@ def _refuse_architecture(sae: Any, said: Mapping[str, Any], location: str) -> No
             f"SAELens runs its architecture {architecture!r} without negative ones. Convert it to "
             f"an abstopk."
         )
+
+
+def _refuse_numbers(sae: Any, location: str) -> None:
+    """:raises UsageError: no feature could be active, whatever it reads, or none could be found."""
+    k = getattr(sae.cfg, "k", 1)
+    if not isinstance(k, int) or not 0 < k <= sae.cfg.d_sae:
+        raise UsageError(
+            f"the SAE {location} is to have the k = {k} strongest of its {sae.cfg.d_sae} features. "
+            f"Correct k in its cfg.json."
+        )
+    for name, weight in sae.named_parameters():
+        total = float(weight.sum())  # one look at each, and no copy
+        if math.isnan(total) or (math.isinf(total) and name != "threshold"):
+            raise UsageError(
+                f"the SAE {location} has numbers in {name} that are not finite: what it says of "
+                f"any text would not be either. Choose another, or get its files again."
+            )
 
 
 def _refuse_hook(metadata: Any, location: str, index: int, model: LanguageModel) -> None:

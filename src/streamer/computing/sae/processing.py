@@ -31,8 +31,9 @@ OTHER_WEIGHTS = {"revision", "checkpoint_index", "checkpoint_value", "subfolder"
 INDIFFERENT = {
     "attn_implementation", "cache_dir", "default_padding_side", "default_prepend_bos", "device",
     "device_map", "first_n_layers", "force_download", "local_files_only", "low_cpu_mem_usage",
-    "max_memory", "move_to_device", "n_ctx", "n_devices", "offload_folder", "token",
-    "trust_remote_code", "use_auth_token", "use_cache", "use_safetensors",
+    "max_memory", "move_to_device", "n_ctx", "n_devices", "offload_folder", "output_attentions",
+    "output_hidden_states", "proxies", "return_dict", "token", "trust_remote_code",
+    "use_auth_token", "use_cache", "use_safetensors", "weights_only",
 }  # fmt: skip
 """Where a model is loaded from and to, and how fast it runs."""
 
