@@ -124,8 +124,9 @@ def test_rows_of_uncentred_residuals_are_not_gone_on_with(folder):
     manifest = json.loads(path.read_text()) | {"status": "stopped"}
     for sae in manifest["saes"]:
         del sae["centred"], sae["signed"]
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest | {"notes": ["of the first session"]}))
     run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
+    assert "of the first session" in json.loads(path.read_text())["notes"]
     manifest["saes"][1]["centred"] = True
     path.write_text(json.dumps(manifest))
     with pytest.raises(UsageError, match="layer 3 was centred = True and is centred = False"):
