@@ -161,11 +161,9 @@ class Manifest(Entry):
     """Process-wide settings."""
     model: ModelEntry | None = None
     saes: tuple[SaeEntry, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What is to be known of how the model and the SAEs are measured."""
     inputs: tuple[Input, ...] = ()
     notes: tuple[str, ...] = ()
-    """What there is to know about how it was run, as it was said when it began."""
+    """What is to be known of how it was measured, as it was said while it ran."""
     range: InputRange = InputRange()
     """The range of the input that the run reads."""
     columns: tuple[str, ...] = ()

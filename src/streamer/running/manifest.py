@@ -10,14 +10,12 @@ from streamer.running.prepare import Prepared
 
 def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
     """What is configured, was found and was loaded, by the manifest's keys."""
-    earlier = prepared.directory.earlier if prepared.directory is not None else None
     return {
         "config": Settings.model_validate(prepared.config.model_dump(mode="json")),
         "kind": prepared.loader.fields.kind,
         "device": str(worker.model.device),
         "model": model_entry(worker),
         "saes": sae_entries(worker),
-        "notes": joined(earlier.notes if earlier is not None else (), worker.model.notes),
         "inputs": tuple(Input.model_validate(one) for one in prepared.inputs),
         "range": prepared.range,
         "columns": tuple(column.name for column in worker.columns),

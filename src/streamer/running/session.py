@@ -87,7 +87,9 @@ class Session:
         :raises RunFault: the disk does not take it.
         """
         prepared, worker, directory = self._prepared, self._worker, self._directory
-        directory.begin(**description_of(prepared, worker), settings=settings, notes=self._notes)
+        before = directory.earlier.notes if directory.earlier is not None else ()
+        notes = joined(before, self._notes)
+        directory.begin(**description_of(prepared, worker), settings=settings, notes=notes)
         started = {
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
