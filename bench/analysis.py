@@ -22,7 +22,8 @@ from bench.timing import in_turns, medians, seconds
 from streamer.records import PASSAGES
 from streamer.tables.metrics import FAMILIES, Activations, Layout, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
-from streamer.tables.sparse import SparseFeatures
+from streamer.tables.metrics.stability import TOP
+from streamer.tables.sparse import SparseFeatures, Strongest
 
 LAYERS = GPU_SHAPE.layers
 
@@ -128,7 +129,8 @@ def _measure(
         for layer, f, sae in zip(LAYERS, active, saes, strict=True)
     )
     columns = columns_of(FAMILIES, Layout(LAYERS, passages, (GPU_SHAPE.d_sae,) * len(LAYERS)))
-    return compute(FAMILIES, columns, Activations(passages, layers, active[0]))
+    noisy = Strongest.of(features[0], TOP)
+    return compute(FAMILIES, columns, Activations(passages, layers, noisy))
 
 
 if __name__ == "__main__":

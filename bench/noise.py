@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     def look_up(keys: list[int]) -> torch.Tensor:
         indices = np.array([key % POOL_VECTORS for key in keys], dtype=np.int64)
-        return pool.vectors(to_device([indices], device)[0])
+        return pool.vectors[to_device([indices], device)[0]]
 
     rows = []
     for size in map(int, options.sizes.split(",")):

@@ -10,7 +10,7 @@ from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.manifest import FORMAT, Counts, Manifest
 from streamer.results.run import open_run
-from streamer.running.resume import refuse_changes
+from streamer.running.resume import as_begun, refuse_changes
 
 FIRST: dict[str, Any] = {
     "status": "stopped",
@@ -90,7 +90,8 @@ def test_what_is_updated_is_checked_as_what_is_read():
 
 
 def refuse(earlier: Manifest, **settings: Any) -> None:
-    refuse_changes(Path("RUN"), earlier, RunConfig(**settings), FIRST["inputs"])
+    config = as_begun(RunConfig(**settings), earlier)
+    refuse_changes(Path("RUN"), earlier, config, FIRST["inputs"])
 
 
 def test_a_setting_that_an_old_run_lacks_counts_as_its_default():
@@ -98,6 +99,18 @@ def test_a_setting_that_an_old_run_lacks_counts_as_its_default():
     refuse(parsed(), noise_std=RunConfig().noise_std)
     with pytest.raises(UsageError, match=r"noise_std was 0\.1 and is 0\.2"):
         refuse(parsed(), noise_std=0.2)
+
+
+def test_a_run_that_was_begun_with_one_draw_of_noise_goes_on_with_one_unless_told_otherwise():
+    assert RunConfig().noise_draws == 8
+    assert as_begun(RunConfig(), parsed()).noise_draws == 1
+    refuse(parsed(), noise_draws=1)
+    with pytest.raises(UsageError, match="noise_draws was 1 and is 8"):
+        refuse(parsed(), noise_draws=8)
+    said = parsed(config=FIRST["config"] | {"noise_draws": 4})
+    assert as_begun(RunConfig(), said).noise_draws == 8
+    with pytest.raises(UsageError, match="noise_draws was 4 and is 8"):
+        refuse(said)
 
 
 def test_a_setting_that_only_a_later_version_knows_is_refused():

@@ -101,6 +101,8 @@ class Work:
     """Token positions that were run, padding included."""
     reruns: int = 0
     """Passages run again alone in float32, because their residual was not finite."""
+    faint: int = 0
+    """Passages to whose residual too faint a noise was added to say much about its stability."""
     splits: int = 0
     """How often the batch was split because it did not fit the memory."""
     largest: Footprint[int] = NOTHING
@@ -118,6 +120,7 @@ class Work:
             distinct=self.distinct + other.distinct,
             positions=self.positions + other.positions,
             reruns=self.reruns + other.reruns,
+            faint=self.faint + other.faint,
             splits=self.splits + other.splits,
             largest=Footprint(
                 max(self.largest.positions, other.largest.positions),

@@ -26,7 +26,7 @@ KINDS: dict[Kind, dict[str, str]] = {
     "text": {"text": "text"},
 }
 """The kinds of record. For each, the roles that a JSON field can play, and the passage made from
-each, in column order; `fact` and `hall` follow the prompt and a space."""
+each, in column order; `fact` and `hall` follow the prompt and the separator."""
 ROLES: dict[Kind, tuple[str, ...]] = {kind: tuple(parts) for kind, parts in KINDS.items()}
 """The roles that a JSON field can play in each kind of record."""
 
@@ -34,6 +34,7 @@ CarryType: TypeAlias = Literal["string", "int64", "float64", "bool"]
 Progress: TypeAlias = Literal["auto", "rich", "lines", "none"]
 Sharing: TypeAlias = Literal["trie", "prefix", "none"]
 Forward: TypeAlias = Literal["auto", "native", "bridge"]
+NoiseScale: TypeAlias = Literal["absolute", "relative"]
 Positive: TypeAlias = Annotated[int, Field(ge=1)]
 
 
@@ -56,6 +57,9 @@ class RunConfig(BaseModel):
     carry: dict[str, CarryType] = {}
     """JSON fields to copy into the output, with their types (string, int64, float64, bool). domain
     is always among them, and where a record has none, it is the file's stem."""
+    separator: str = " "
+    """What stands between the prompt of a contrast record and its fact or hallucination; "" puts
+    them together as they are."""
     limit: Positive | None = None
     """Stop after this many input records."""
     too_long: Literal["reject", "truncate"] = "reject"
@@ -118,7 +122,12 @@ class RunConfig(BaseModel):
     seed: int = 0
     """Seed of the noise that stability is measured with."""
     noise_std: Annotated[float, Field(gt=0)] = 0.1
-    """Standard deviation of that noise, per dimension, in units of the residual."""
+    """Standard deviation of that noise, per dimension, in units of noise_scale."""
+    noise_scale: NoiseScale = "absolute"
+    """What noise_std is in units of. absolute: the residual's own; relative: the root mean square
+    of the numbers of the residual that it is added to."""
+    noise_draws: Annotated[int, Field(ge=1, le=1024)] = 8
+    """How many draws of that noise the stability of a text is the mean of."""
 
     prefetch_records: Positive = 4096
     """Most tokenized records that wait for the device."""
@@ -168,6 +177,13 @@ class RunConfig(BaseModel):
             if name in ("row", "id", "source") or name.endswith("_tokens"):
                 raise ValueError(f"{name!r} is a column of every run; it cannot be carried")
         return {"domain": "string", **value}
+
+    @field_validator("separator")
+    @classmethod
+    def _is_text(cls, value: str) -> str:
+        if "\0" in value or any("\ud800" <= char <= "\udfff" for char in value):
+            raise ValueError(f"{value!r} has a NUL or is not valid Unicode: no text has that")
+        return value
 
     @field_validator("layers")
     @classmethod

@@ -55,10 +55,13 @@ def test_a_flag_that_is_not_given_leaves_the_file_alone(tmp_path: Path):
 def test_values_have_the_forms_that_they_have_on_a_command_line():
     config = parsed(
         "a", "-", "--layers", "5,12,20", "--carry", "n=int64", "--carry", "s=string",
-        "--noise-std", "0.2", "--no-overlap", "--fp16", "--out", "RUN",
+        "--noise-std", "0.2", "--no-overlap", "--fp16", "--out", "RUN", "--separator", "",
     )  # fmt: skip
     assert config.paths == ("a", "-")
     assert config.layers == (5, 12, 20)
     assert config.carry == {"domain": "string", "n": "int64", "s": "string"}
     assert (config.noise_std, config.overlap, config.fp16) == (0.2, False, True)
     assert config.out == Path("RUN")
+    assert config.separator == ""
+    assert parsed("--separator", "\n").separator == "\n"
+    assert parsed("--separator=-> ").separator == "-> "

@@ -14,6 +14,8 @@ from streamer.loading.encoding import SPACE, WORDS, Encoder, cuts_at_spaces
 ALPHABET = "aé字1 .'s<b>\n\t\r\u3000\u200b\u0301☕" + SPACE
 TEXTS = st.text(st.sampled_from(ALPHABET), min_size=1, max_size=12) | st.text(min_size=1)
 
+SEPARATORS = st.sampled_from([" ", "", "  ", "\n", " \n", "\u00a0", " is", "-> ", SPACE, "\t "])
+
 
 def merged(alphabet: str, *merges: tuple[str, str], **settings: Any) -> models.BPE:
     """Byte pairs over characters, those of `merges` merged."""
@@ -84,9 +86,9 @@ def test_ends_tokenized_apart_from_their_prompt_make_the_same_tokens(made):
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
     encoder = Encoder(tokenizer)
 
-    @given(TEXTS, TEXTS, TEXTS)
-    def agrees(prompt, fact, hallucination):
-        texts = [prompt, f"{prompt} {fact}", f"{prompt} {hallucination}"]
+    @given(TEXTS, TEXTS, TEXTS, SEPARATORS)
+    def agrees(prompt, fact, hallucination, separator):
+        texts = [prompt, *(prompt + separator + end for end in (fact, hallucination))]
         assert encoder.encode([texts]) == [tokenizer(texts, add_special_tokens=False)["input_ids"]]
 
     agrees()

@@ -1,5 +1,7 @@
 """What an item says, and why it is rejected."""
 
+import json
+
 import pytest
 
 from streamer.config import RunConfig
@@ -18,6 +20,7 @@ def item(raw: bytes, row: int = 7) -> Item:
 
 def parsed(raw: bytes, **changes) -> Record | Rejection:
     settings = {"kind": "text", "keys": {"id": "id", "text": "text"}, "carry": {}, "max_bytes": 999}
+    settings["separator"] = " "
     return parse(item(raw), Fields(**(settings | changes)))
 
 
@@ -55,6 +58,22 @@ def test_a_contrast_record_has_three_passages():
     record = parsed(raw, kind="contrast", keys=CONTRAST)
     assert record.texts == ("The sky is", "The sky is blue", "The sky is green")
     assert record.id == "3"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "separator", "fact"),
+    [
+        ("Q: the sky? A: ", "", "Q: the sky? A: blue"),
+        ("Q: the sky? A: ", " ", "Q: the sky? A:  blue"),
+        ("The sky", "\nis ", "The sky\nis blue"),
+    ],
+)
+def test_prompt_and_end_are_put_together_with_the_separator_as_they_are(prompt, separator, fact):
+    raw = json.dumps({"prompt": prompt, "fact": "blue", "hallucination": "green"}).encode()
+    record = parsed(raw, kind="contrast", keys=CONTRAST, separator=separator)
+    assert record.texts == (prompt, fact, fact.replace("blue", "green"))
+    fields, _ = settle_fields(RunConfig(separator=separator), iter([item(raw)]))
+    assert fields.separator == separator
 
 
 def test_an_id_is_made_from_file_and_position():

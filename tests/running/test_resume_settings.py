@@ -66,6 +66,9 @@ def test_what_decides_no_number_may_change(folder):
     [
         ({"seed": 1}, "seed was 0 and is 1"),
         ({"noise_std": 0.5}, r"noise_std was 0\.1 and is 0\.5"),
+        ({"noise_draws": 1}, "noise_draws was 8 and is 1"),
+        ({"noise_scale": "relative"}, "noise_scale was 'absolute' and is 'relative'"),
+        ({"separator": ""}, "separator was ' ' and is ''"),
         ({"dtype": "float64"}, "dtype was 'float32' and is 'float64'"),
         ({"bf16": True}, "bf16 was False and is True"),
         ({"field": {"fact": "hallucination"}}, "field was"),

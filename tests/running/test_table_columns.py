@@ -2,12 +2,16 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from streamer.errors import UsageError
 from streamer.results.check.audit import check
 from streamer.results.run import Run, open_run
+from streamer.writing.footers import read_notes
 from support.inputs import LINE
+from support.made_runs import write_part
 from support.runs import run_with
 
 TABLES = ("metrics", "rejected")
@@ -53,8 +57,58 @@ def test_a_run_does_not_go_on_with_other_columns(settings, table):
     run, _ = run_with(None, limit=4, **settings)
     columns = run.manifest["tables"]
     rewrite(run, tables=columns | {table: [*columns[table], "more"]}, status="stopped")
-    with pytest.raises(UsageError, match=f"its table {table} had the columns .*, more, and not"):
+    with pytest.raises(
+        UsageError, match=f"its table {table}, .* has the columns more, which are not"
+    ):
         run_with(None, limit=4, **settings)
+
+
+def without(run: Run, *names: str) -> None:
+    """Take these columns out of the parts of `metrics` and out of the manifest, as a version wrote
+    them that did not know them, nor what it now says of its columns."""
+    for part in run.parts("metrics"):
+        rows, notes = pq.read_table(part).drop_columns(list(names)), read_notes(part)
+        bare = pa.schema([field.remove_metadata() for field in rows.schema])
+        write_part(part, rows.cast(bare), {k: v for k, v in notes.items() if k != "origin"})
+    tables, columns = run.manifest["tables"], run.manifest["columns"]
+    kept = {name: [one for one in had if one not in names] for name, had in tables.items()}
+    columns = [one for one in columns if one not in names]
+    rewrite(run, tables=kept, columns=columns, status="stopped")
+
+
+NEW = ("entropy_all_prompt", "cross_layer_reconstruction_cosine_diff")
+
+
+@pytest.mark.parametrize("names_tables", [True, False])
+def test_a_run_of_a_version_with_fewer_columns_is_told_which_and_left_as_it_is(
+    settings, names_tables
+):
+    run, _ = run_with(None, limit=4, **settings)
+    without(run, *NEW)
+    if not names_tables:  # as the first versions
+        rewrite(open_run(run.path), tables=None)
+    before = {part: part.read_bytes() for part in run.parts("metrics")}
+    told = "by streamer .* lacks the columns entropy_all_prompt, cross_layer_reconstruction_cosine"
+    with pytest.raises(UsageError, match=told):
+        run_with(None, limit=4, **settings)
+    assert {part: part.read_bytes() for part in run.parts("metrics")} == before
+    assert fault_of(open_run(run.path)) is None
+
+
+def test_parts_that_say_nothing_of_their_columns_and_others_are_one_run(settings):
+    settings |= {"part_rows": 2, "window": 2}
+    run, _ = run_with(None, **settings)
+    expected = run.table("metrics")
+    assert len(run.parts("metrics")) > 2
+    for part in [*run.parts("metrics"), *run.parts("rejected")]:
+        if part.stem > "part-00001":
+            part.unlink()
+    without(run)
+    run, _ = run_with(None, **settings)
+    assert fault_of(run) is None
+    assert run.table("metrics").equals(expected)
+    said = ["origin" in read_notes(part) for part in run.parts("metrics")]
+    assert said == [False, False] + [True] * (len(said) - 2)
 
 
 def test_a_run_whose_manifest_does_not_name_them_is_checked_and_goes_on(settings):

@@ -51,7 +51,9 @@ def moved(worker: Worker, mode: Pretended) -> Worker:
                         tensors[name] = mode.put(tensor.detach())
     for sae in worker.saes:
         vars(sae).pop("_threshold", None)  # made when it is first asked for
-    worker._noise._pool = mode.put(worker._noise._pool)
+    noise = worker.noise
+    noise.pool.vectors = mode.put(noise.pool.vectors)
+    noise._encoded = None if noise._encoded is None else mode.put(noise._encoded)
     worker.model.device = mode.device
     return worker
 
@@ -88,9 +90,9 @@ def put_back(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
     elif fault == "lists":
         monkeypatch.setattr(streamer.tables.sparse, "to_device", _from_lists)
     elif fault == "noise of the host":
-        vectors = NoisePool.vectors
+        at = NoisePool.at
         monkeypatch.setattr(
-            NoisePool, "vectors", lambda pool, index: vectors(pool, torch.arange(len(index)))
+            NoisePool, "at", lambda pool, index, draw: at(pool, torch.arange(len(index)), draw)
         )
     elif fault == "read at once":
         arrive = worker.ToHost

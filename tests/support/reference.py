@@ -19,8 +19,8 @@ from support.reference_model import Array, Encoded, Gemma2, JumpRelu, product
 POOL, NOISE_STD = 1024, 0.1
 RADIAN = math.degrees(1)
 DIFFERENCES = {
-    "centroid_drift": 1, "axis_twist": 1, "entropy": 1,
-    "stability": -1, "cross_layer_consistency": -1,
+    "centroid_drift": 1, "axis_twist": 1, "entropy": 1, "entropy_all": 1,
+    "stability": -1, "cross_layer_consistency": -1, "cross_layer_reconstruction_cosine": -1,
 }  # fmt: skip
 """hall − fact has the sign 1, fact − hall the sign −1."""
 
@@ -167,8 +167,9 @@ def twist(start: Cloud, end: Cloud) -> Value:
     )
 
 
-def entropy(c: Cloud) -> Value:
-    m = c.magnitudes[-50:]
+def entropy(c: Cloud, most: int | None = None) -> Value:
+    """Of the `most` strongest features, or of all that are active."""
+    m = c.magnitudes if most is None else c.magnitudes[-most:]
     if not len(m):
         return NULL
     p = m / m.sum()
@@ -184,11 +185,13 @@ def strongest(encoded: Encoded) -> tuple[set[int], float]:
     return set(order[:n].tolist()), min(encoded.margin, float(lead))
 
 
-def stability(encoded: Encoded, noisy: Encoded) -> Value:
-    (top, lead), (noisy_top, noisy_lead) = strongest(encoded), strongest(noisy)
+def stability(encoded: Encoded, draws: Sequence[Encoded]) -> Value:
+    top, lead = strongest(encoded)
     if not top:
         return NULL
-    return number(len(top & noisy_top) / len(top | noisy_top), margin=min(lead, noisy_lead))
+    noisy = [strongest(draw) for draw in draws]
+    shares = [len(top & other) / len(top | other) for other, _ in noisy]
+    return number(sum(shares) / len(shares), margin=min(lead, *(lead for _, lead in noisy)))
 
 
 def consistency(second: Encoded, third: Encoded) -> Value:
@@ -196,6 +199,15 @@ def consistency(second: Encoded, third: Encoded) -> Value:
     if not norms:
         return NULL
     return number(second.f @ third.f / norms, margin=min(second.margin, third.margin))
+
+
+def reconstruction_cosine(second: "Spot", third: "Spot") -> Value:
+    if not (len(second.cloud.magnitudes) and len(third.cloud.magnitudes)):
+        return NULL
+    one, other = second.reconstruction, third.reconstruction
+    cosine = one @ other / (np.linalg.norm(one) * np.linalg.norm(other))
+    margin = min(second.cloud.encoded.margin, third.cloud.encoded.margin)
+    return number(cosine, scale=1, margin=margin)
 
 
 def difference(hall: Value, fact: Value, sign: int) -> Value:
@@ -217,21 +229,26 @@ class Spot(NamedTuple):
 
 
 def record_values(
-    layers: Sequence[int], spots: Mapping[str, Sequence[Spot]], noisy: Mapping[str, Encoded]
+    layers: Sequence[int],
+    spots: Mapping[str, Sequence[Spot]],
+    noisy: Mapping[str, Sequence[Encoded]],
 ) -> dict[str, Value]:
-    """Every column of a record, from its passages' spots (one a layer) and noisy features."""
+    """Every column of a record, from its passages' spots (one a layer) and features with each draw
+    of noise."""
     out: dict[str, Value] = {}
     for passage, here in spots.items():
         for layer, spot in zip(layers, here, strict=True):
             values = passage_values(*spot)
             out |= {f"l{layer}_{passage}_{name}": value for name, value in values.items()}
         clouds = [spot.cloud for spot in here]
-        out[f"entropy_{passage}"] = entropy(clouds[0])
+        out[f"entropy_{passage}"] = entropy(clouds[0], most=50)
+        out[f"entropy_all_{passage}"] = entropy(clouds[0])
         out[f"stability_{passage}"] = stability(clouds[0].encoded, noisy[passage])
         if len(layers) > 2:
             out[f"cross_layer_consistency_{passage}"] = consistency(
                 clouds[1].encoded, clouds[2].encoded
             )
+            out[f"cross_layer_reconstruction_cosine_{passage}"] = reconstruction_cosine(*here[1:3])
     return out | (contrast_values(out, spots) if "prompt" in spots else {})
 
 
@@ -254,24 +271,37 @@ class Reference:
     """What streamer must say about records, by column name."""
 
     def __init__(
-        self, model: Path, saes: str, layers: Sequence[int], passages: Sequence[str], seed: int = 0
+        self,
+        model: Path,
+        saes: str,
+        layers: Sequence[int],
+        passages: Sequence[str],
+        *,
+        seed: int = 0,
+        draws: int = 8,
+        relative: float | None = None,
     ) -> None:
+        """`relative`: the noise's standard deviation in units of the residual's own."""
+        self.draws, self.relative = draws, relative
         self.model = Gemma2(model)
         self.saes = [JumpRelu(Path(saes.format(layer=layer))) for layer in layers]
         self.layers, self.passages = tuple(layers), tuple(passages)
         generator = torch.Generator().manual_seed(seed)
-        pool = torch.randn(POOL, self.model.cfg["hidden_size"], generator=generator) * NOISE_STD
+        pool = torch.randn(POOL, self.model.cfg["hidden_size"], generator=generator) * (
+            relative or NOISE_STD
+        )
         self.pool = pool.double().numpy()
 
     def record(self, texts: Sequence[str]) -> dict[str, Value]:
         """Every column of the record with these passages."""
         tokens = [self.model.tokens(text) for text in texts]
-        noise = self.pool[noise_key(tokens) % POOL]
+        at = (noise_key(tokens) + np.arange(self.draws)) % POOL
         spots, noisy = {}, {}
         for passage, ids in zip(self.passages, tokens, strict=True):
             x = self.model.residuals(ids)[list(self.layers)]
             spots[passage] = [self._spot(*pair) for pair in zip(x, self.saes, strict=True)]
-            noisy[passage] = self.saes[0].encode(x[0] + noise)
+            size = np.sqrt((x[0] ** 2).mean()) if self.relative else 1
+            noisy[passage] = [self.saes[0].encode(x[0] + size * noise) for noise in self.pool[at]]
         return record_values(self.layers, spots, noisy)
 
     @staticmethod

@@ -10,7 +10,7 @@ from streamer.tables.metrics import FAMILIES, Activations, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.sparse import SparseFeatures, alike
 from streamer.tables.table import Layout
-from support.features import sparse
+from support.features import sparse, under_noise
 
 D_MODEL, D_SAE = 24, 4096
 DENSE = 3000
@@ -41,7 +41,7 @@ def table_of(layers: list[Tensor], noisy: Tensor) -> Tensor:
         for layer, features in zip(LAYERS, layers, strict=True)
     )  # fmt: skip
     columns = columns_of(FAMILIES, Layout(LAYERS, PASSAGES, (D_SAE,) * len(LAYERS)))
-    return compute(FAMILIES, columns, Activations(PASSAGES, found, sparse(noisy)))
+    return compute(FAMILIES, columns, Activations(PASSAGES, found, under_noise(noisy)))
 
 
 def test_a_dense_passage_beside_others_has_its_numbers_and_they_have_theirs():

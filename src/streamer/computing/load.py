@@ -14,6 +14,7 @@ from streamer.computing.model.precision import DTYPES, sae_dtype
 from streamer.computing.sae.find import find_saes
 from streamer.computing.sae.load import load_saes, wants_bos
 from streamer.computing.sae.noise import NoisePool
+from streamer.computing.sae.under_noise import UnderNoise
 from streamer.computing.worker import Worker
 from streamer.config import Kind, RunConfig, Sharing
 from streamer.device.pick import pick_device
@@ -46,7 +47,15 @@ def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[
     model.notes += _about_vocabulary(model)
     saes = load_saes(locations, config, model)
     dtype = DTYPES[sae_dtype(config.dtype)]
-    noise = NoisePool(model.width, config.noise_std, config.seed, device, dtype)
+    pool = NoisePool(
+        model.width,
+        config.noise_std,
+        config.seed,
+        device,
+        dtype,
+        draws=config.noise_draws,
+        scale=config.noise_scale,
+    )
     layout = Layout(
         layers=tuple(sae.layer for sae in saes),
         passages=PASSAGES[kind],
@@ -56,7 +65,7 @@ def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[
     return Worker(
         model=model,
         saes=saes,
-        noise=noise,
+        noise=UnderNoise(saes[0], pool),
         tables=RunTables(tables, layout),
         bos_id=_bos(config, model, wants_bos(config, saes)),
         packing=Packing(_sharing(config, model), ROW_LENGTH, model.context),

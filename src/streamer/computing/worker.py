@@ -13,7 +13,8 @@ from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.sae.caveats import beyond_training
 from streamer.computing.sae.encode import Encoded, encode
 from streamer.computing.sae.layer_sae import LayerSae
-from streamer.computing.sae.noise import NoisePool, indices_of
+from streamer.computing.sae.noise import indices_of
+from streamer.computing.sae.under_noise import UnderNoise
 from streamer.device.traits import traits_of
 from streamer.device.transfers import ToHost, to_device
 from streamer.planning.packing import Packing
@@ -35,14 +36,16 @@ class InFlight:
     batch: Batch
     encoded: Encoded | None = None
     """From launch to decompose."""
-    counts_and_finite: ToHost | None = None
-    """[layer + 2, passage], from launch to decompose: see `Encoded.counts_and_finite`."""
+    for_the_host: ToHost | None = None
+    """[layer + 2, passage], from launch to decompose: see `Encoded.for_the_host`."""
     activations: Activations | None = None
     """From decompose to measure."""
     finite: Sequence[int] = field(default_factory=tuple)
     """[passage], from decompose on: whether its residual is finite."""
     reruns: int = 0
     """Passages that were run again by themselves in float32."""
+    faint: int = 0
+    """Passages whose noise is too faint to say much."""
     taken: dict[str, list[ToHost]] = field(default_factory=dict)
     """What each table takes of it, from measure on."""
     steps: int = 1
@@ -50,7 +53,7 @@ class InFlight:
 
 
 class Worker:
-    """Owns a device: the model, the SAEs and the noise pool on it. Used from one thread.
+    """Owns a device: the model, the SAEs and the noise on it. Used from one thread.
 
     A batch takes four steps: `launch`, `decompose`, `measure`, `collect`. No step waits for what
     was begun in it (but for passages that must be run again), so that a device with other batches
@@ -63,7 +66,7 @@ class Worker:
         *,
         model: LanguageModel,
         saes: Sequence[LayerSae],
-        noise: NoisePool,
+        noise: UnderNoise,
         tables: RunTables,
         bos_id: int | None,
         packing: Packing,
@@ -77,7 +80,8 @@ class Worker:
         self.passages = tables.layout.passages
         self.packing = packing
         """How batches for this worker are to be packed."""
-        self._noise = noise
+        self.noise = noise
+        """What is added to the residual of the first layer."""
         self._longest = 0
 
     @property
@@ -127,20 +131,20 @@ class Worker:
         Their sizes depend on how many features are active. Passages whose residual is not finite
         are run again before, by themselves and in float32, and waited for.
         """
-        encoded, counts_and_finite = in_flight.encoded, in_flight.counts_and_finite
-        in_flight.encoded = in_flight.counts_and_finite = None
-        if encoded is None or counts_and_finite is None:
+        encoded, for_the_host = in_flight.encoded, in_flight.for_the_host
+        in_flight.encoded = in_flight.for_the_host = None
+        if encoded is None or for_the_host is None:
             return
         with torch.inference_mode():
-            *counts, finite = counts_and_finite.wait().tolist()
+            *counts, faint, finite = for_the_host.wait().tolist()
             lost = [index for index, ok in enumerate(finite) if not ok]
             if lost:
                 self._rerun(in_flight.batch, lost, encoded)
-                *counts, finite = encoded.counts_and_finite().tolist()
+                *counts, faint, finite = encoded.for_the_host().tolist()
             in_flight.activations = self._activations(encoded, counts)
             del encoded  # the dense features: by far the most that a batch holds
             in_flight.activations.begin()
-        in_flight.finite, in_flight.reruns = finite, len(lost)
+        in_flight.finite, in_flight.reruns, in_flight.faint = finite, len(lost), sum(faint)
 
     def measure(self, in_flight: InFlight) -> None:
         """Wait for the host's threads, and let the device compute what the tables take of it."""
@@ -172,7 +176,14 @@ class Worker:
         made = self.tables.made(batch.records, arrays, lost, rejections)
         lengths = [len(ids) for record in batch.records for ids in record.tokens]
         self._longest = max(self._longest, *lengths)
-        work = Work(sum(lengths), rows.count, rows.size, in_flight.reruns, largest=rows.footprint)
+        work = Work(
+            sum(lengths),
+            rows.count,
+            rows.size,
+            in_flight.reruns,
+            faint=in_flight.faint,
+            largest=rows.footprint,
+        )
         return Result(batch.window, kept, made, rejections, work)
 
     def process(self, batch: Batch) -> Result:
@@ -216,8 +227,8 @@ class Worker:
         residual: Float[Tensor, "layer passage d_model"],
         noise: Int[Tensor, " passage"],
     ) -> InFlight:
-        encoded = encode(self.saes, residual, self._noise.vectors(noise))
-        return InFlight(batch, encoded, ToHost(encoded.counts_and_finite()))
+        encoded = encode(self.saes, residual, self.noise, noise)
+        return InFlight(batch, encoded, ToHost(encoded.for_the_host()))
 
     def _rerun(self, batch: Batch, lost: Sequence[int], encoded: Encoded) -> None:
         """Run the passages at the indices `lost` again, into `encoded`."""
@@ -225,7 +236,7 @@ class Worker:
         residual = self.model.residuals_apart([passages[index] for index in lost])
         noise = indices_of(batch.records, len(self.passages))[lost]
         (noise_index,) = to_device([noise], self.model.device)
-        encoded.replace(lost, encode(self.saes, residual, self._noise.vectors(noise_index)))
+        encoded.replace(lost, encode(self.saes, residual, self.noise, noise_index))
 
     def _activations(self, encoded: Encoded, counts: Sequence[Sequence[int]]) -> Activations:
         """What the metrics are computed from; nothing that is d_sae wide is left in it."""
@@ -234,12 +245,7 @@ class Worker:
         def by_record(x: Float[Tensor, "passage _"]) -> Float[Tensor, "record _ _"]:
             return x.reshape(-1, len(self.passages), x.shape[-1])
 
-        *at_layers, noisy = SparseFeatures.of_layers(
-            (*encoded.features, encoded.noisy),
-            counts,
-            dtype,
-            (*encoded.signed, encoded.signed[0]),
-        )
+        at_layers = SparseFeatures.of_layers(encoded.features, counts, dtype, encoded.signed)
         layers = tuple(
             LayerActivations(
                 layer=sae.layer,
@@ -253,7 +259,7 @@ class Worker:
                 self.saes, encoded.residual, encoded.reconstructions, at_layers, strict=True
             )
         )
-        return Activations(self.passages, layers, noisy)
+        return Activations(self.passages, layers, encoded.noisy)
 
 
 def reject(record: TokenizedRecord, reason: str) -> Rejection:

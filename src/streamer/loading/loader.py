@@ -13,7 +13,7 @@ from streamer.loading.piped import Piped, is_piped
 from streamer.loading.reading import read_items
 from streamer.loading.sources import Source, read_bytes
 from streamer.loading.tokenizing import Tokenizing, tokenize
-from streamer.records import Chunk, Item, Loaded, Position, Record, Rejection
+from streamer.records import Chunk, Item, Loaded, Origin, Position, Record, Rejection
 
 CHUNK_RECORDS = 64
 CHUNK_BYTES = 2**20
@@ -55,6 +55,8 @@ class Loader:
         self.fields, first = settle_fields(config, items)
         self.records = 0
         """Records read so far, good and bad."""
+        self.doubled: Origin | None = None
+        """The first record whose prompt ends with a blank, to which the separator adds another."""
         left = None if config.limit is None else config.limit - first_row
         self._items = _limited(itertools.chain(first, items), left)
 
@@ -109,6 +111,9 @@ class Loader:
     def _chunk(self, parsed: Sequence[Record | Rejection], how: Tokenizing) -> Chunk:
         self.records += len(parsed)
         records = [item for item in parsed if isinstance(item, Record)]
+        if self.doubled is None and self.fields.separator[:1].isspace():
+            blank = (one.origin for one in records if one.texts[1:] and one.texts[0][-1:].isspace())
+            self.doubled = next(blank, None)
         good: Iterator[Loaded] = iter(tokenize(records, how))
         return Chunk.of([item if isinstance(item, Rejection) else next(good) for item in parsed])
 

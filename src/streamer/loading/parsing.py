@@ -39,6 +39,8 @@ class Fields:
     """Role to JSON key, for `id` and every role of the kind."""
     carry: Mapping[str, CarryType]
     max_bytes: int
+    separator: str
+    """Between the prompt of a contrast record and what follows it."""
 
 
 class _BadRecord(Exception):
@@ -54,7 +56,9 @@ def settle_fields(config: RunConfig, items: Iterator[Item | None]) -> tuple[Fiel
     """
     taken: list[Item] = []
     kind = config.kind if config.kind != "auto" else _peek(items, taken, config.field)
-    return Fields(kind, _keys(kind, config.field), config.carry, config.max_record_bytes), taken
+    keys = _keys(kind, config.field)
+    fields = Fields(kind, keys, config.carry, config.max_record_bytes, config.separator)
+    return fields, taken
 
 
 def _keys(kind: Kind, field: Mapping[str, str]) -> dict[str, str]:
@@ -98,7 +102,7 @@ def parse(item: Item, fields: Fields) -> Record | Rejection:
         texts = [_text(value, fields.keys[role]) for role in ROLES[fields.kind]]
         if fields.kind == "contrast":
             prompt, *ends = texts
-            texts = [prompt, *(f"{prompt} {end}" for end in ends)]
+            texts = [prompt, *(prompt + fields.separator + end for end in ends)]
         carried = tuple(_carried(value, name, kind, stem) for name, kind in fields.carry.items())
         return Record(
             item.origin,

@@ -109,7 +109,9 @@ class DomainMeans:
 def _pairs(columns: Sequence[Column]) -> dict[str, tuple[str, str]]:
     """The columns of fact and hallucination, by metric, for the metrics of a record, in order."""
     names = {
-        (column.metric, column.passage): column.name for column in columns if column.layer is None
+        (column.metric, column.passage): column.name
+        for column in columns
+        if column.layer is None and column.is_summed_up
     }
     return {
         metric: (name, names[metric, "hall"])

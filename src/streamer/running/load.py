@@ -58,7 +58,9 @@ def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:
     if prepared.directory is not None and prepared.directory.earlier is not None:
         earlier = prepared.directory.earlier
         refuse_another_model(prepared.out, earlier, model_entry(worker), sae_entries(worker))
-        refuse_other_columns(prepared.out, earlier, prepared.checkpoint, columns_by_table(worker))
+        measured = [column.name for column in worker.columns]
+        columns = columns_by_table(worker)
+        refuse_other_columns(prepared.out, earlier, prepared.checkpoint, columns, measured)
 
 
 @contextlib.contextmanager

@@ -1,11 +1,27 @@
 """What a run says in its manifest before it starts; the form is `streamer.manifest`."""
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import Any
 
 from streamer.computing.worker import Worker
 from streamer.manifest import Input, ModelEntry, SaeEntry, Settings
 from streamer.running.prepare import Prepared
+
+DECIDING = (
+    "separator",
+    "too_long",
+    "layers",
+    "hook",
+    "prepend_bos",
+    "dtype",
+    "fp16",
+    "bf16",
+    "seed",
+    "noise_std",
+    "noise_scale",
+    "noise_draws",
+)
+"""Settings that decide numbers, beside the model and the SAEs."""
 
 
 def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
@@ -23,9 +39,17 @@ def description_of(prepared: Prepared, worker: Worker) -> dict[str, Any]:
     }
 
 
-def joined(notes: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Both, each once: those of earlier sessions still hold for their rows."""
-    return tuple(dict.fromkeys((*notes, *others)))
+def origin_of(prepared: Prepared, worker: Worker, versions: Mapping[str, str]) -> dict[str, Any]:
+    """What the numbers of a part come from, whatever becomes of the run directory: model, SAEs,
+    the settings that decide numbers, and versions."""
+    settings = prepared.config.model_dump(mode="json", include=set(DECIDING))
+    return {
+        "kind": prepared.loader.fields.kind,
+        "model": model_entry(worker).model_dump(mode="json"),
+        "saes": [entry.model_dump(mode="json") for entry in sae_entries(worker)],
+        "settings": settings,
+        "versions": dict(versions),
+    }
 
 
 def columns_by_table(worker: Worker) -> dict[str, tuple[str, ...]]:

@@ -24,6 +24,7 @@ from streamer.monitoring.waiting_notice import WaitingNotice
 from streamer.records import InputRange
 from streamer.results.run import manifest_of
 from streamer.running.resume import (
+    as_begun,
     refuse_another_range,
     refuse_changes,
     refuse_other_tables,
@@ -136,6 +137,7 @@ def prepare(
             on_error.callback(directory.leave)
             earlier = directory.earlier
             assert earlier is not None
+            config = as_begun(config, earlier)
             refuse_changes(own, earlier, config, inputs)
             refuse_another_range(own, earlier, part)
             checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)

@@ -47,9 +47,20 @@ BATCHING = {
     "prefetch_bytes",
 }
 """Settings that may differ as well unless the run is deterministic: they change rounding."""
+EARLIER: dict[str, Any] = {"noise_draws": 1}
+"""Settings that earlier versions lacked, and what these did, where that is not the default now."""
 MODEL_KEYS = ("files", "content", "revision", "dtype", "autocast", "bos")
 NOT_ALWAYS_RECORDED = ("content", "revision")
 """By earlier versions."""
+
+
+def as_begun(config: RunConfig, earlier: Manifest) -> RunConfig:
+    """`config`, with what the version did that began the `earlier` session, where `config` does not
+    say otherwise and that version had no such setting."""
+    recorded = earlier.config.model_dump(exclude_unset=True)
+    given = config.model_fields_set
+    did = {key: value for key, value in EARLIER.items() if key not in recorded.keys() | given}
+    return config.model_copy(update=did)
 
 
 def refuse_changes(
@@ -61,7 +72,8 @@ def refuse_changes(
     """
     now = config.model_dump(mode="json")
     recorded = earlier.config.model_dump(mode="json", exclude_unset=True)
-    before = RunConfig().model_dump(mode="json") | recorded  # an older run lacks newer settings
+    # an older run lacks newer settings
+    before = RunConfig().model_dump(mode="json") | EARLIER | recorded
     read = [one.model_dump() for one in earlier.inputs]
     free = FREE if config.deterministic else FREE | BATCHING
     if config.follow:  # the inputs change, so what names them must not
@@ -99,23 +111,44 @@ def refuse_other_tables(path: Path, begin: Checkpoint, tables: Sequence[Table]) 
 
 
 def refuse_other_columns(
-    path: Path, earlier: Manifest, begin: Checkpoint, now: Mapping[str, Sequence[str]]
+    path: Path,
+    earlier: Manifest,
+    begin: Checkpoint,
+    now: Mapping[str, Sequence[str]],
+    measured: Sequence[str],
 ) -> None:
     """Return if the tables of the run at `path`, of which `begin` was committed, have the columns
-    that they have `now`, by the table's name.
+    that they have `now`, by the table's name. `measured` are the last of the table that leads: the
+    first versions named no others.
 
     :raises UsageError: they do not.
     """
-    if begin.number:
-        _refuse(
-            path,
-            [
-                f"its table {table} had the columns {', '.join(before)}, and not {', '.join(after)}"
-                for table, before in earlier.tables.items()
-                for after in [now.get(table, ())]
-                if list(before) != list(after)
-            ],
-        )
+    if not begin.number:
+        return
+    pairs = {
+        f"its table {table}": (before, now.get(table, ()))
+        for table, before in earlier.tables.items()
+    } or {"it": (earlier.columns, measured)}
+    by = earlier.versions.get("streamer", "?")
+    _refuse(
+        path,
+        [
+            f"{what}, by streamer {by}, {_differing(before, after)}"
+            for what, (before, after) in pairs.items()
+            if before and tuple(before) != tuple(after)
+        ],
+    )
+
+
+def _differing(before: Sequence[str], now: Sequence[str]) -> str:
+    """How the columns of a table that had those `before` differ from those `now`."""
+    lacks = [name for name in now if name not in before]
+    has = [name for name in before if name not in now]
+    if not lacks and not has:
+        return f"had the columns in another order: {', '.join(before)}, and not {', '.join(now)}"
+    said = [f"lacks the columns {', '.join(lacks)}, which are measured now"] if lacks else []
+    said += [f"has the columns {', '.join(has)}, which are not measured now"] if has else []
+    return f"{' and '.join(said)} (the version that began it can finish it)"
 
 
 def refuse_another_range(path: Path, earlier: Manifest, part: InputRange) -> None:

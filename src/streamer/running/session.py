@@ -8,6 +8,7 @@ from pathlib import Path
 
 import anyio
 
+from streamer.batches import Result
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.computing.starting_budget import budget_for
 from streamer.computing.worker import Worker
@@ -23,7 +24,8 @@ from streamer.monitoring.status_reporter import StatusReporter
 from streamer.planning.planner import Planner
 from streamer.results.run import Run
 from streamer.results.summary import RowTotals, Summary
-from streamer.running.manifest import description_of, joined
+from streamer.running.manifest import description_of, origin_of
+from streamer.running.notes import doubled_note, faint_note
 from streamer.running.pipeline import Queues, Stages, stream
 from streamer.running.prepare import Prepared
 from streamer.running.resume import read_earlier
@@ -75,6 +77,7 @@ class Session:
         self._earlier_is_read = anyio.Event()
         self._writer: Writer | None = None
         self._planner = planner_for(prepared.config, worker)
+        self._topics: set[str] = set()
         self._state: State = "running"
         self._seconds = 0.0
         if not prepared.config.overlap:
@@ -87,9 +90,8 @@ class Session:
         :raises RunFault: the disk does not take it.
         """
         prepared, worker, directory = self._prepared, self._worker, self._directory
-        before = directory.earlier.notes if directory.earlier is not None else ()
-        notes = joined(before, self._notes)
-        directory.begin(**description_of(prepared, worker), settings=settings, notes=notes)
+        directory.keep_notes(self._notes)
+        directory.begin(**description_of(prepared, worker), settings=settings)
         started = {
             "row": prepared.checkpoint.row,
             "forward": worker.model.forward,
@@ -112,6 +114,7 @@ class Session:
             on_part=self._log,
             begin=prepared.checkpoint,
             names=prepared.names,
+            origin=origin_of(prepared, worker, directory.manifest.versions),
         )
 
     @contextlib.asynccontextmanager
@@ -158,7 +161,7 @@ class Session:
                 stages,
                 self._queues,
                 counters,
-                self._reporter.incidents.take,
+                self._take,
                 self._rows.add,
             )
         self._seconds = counters.seconds
@@ -180,13 +183,11 @@ class Session:
         self._writer.close()  # its stage has not, if what was in flight was dropped
         self._reporter.incidents.summarize()
         self._state = "stopped" if self._prepared.loader.stopped.is_set() else "finished"
-        notes = self._worker.caveats
-        for note in notes:
-            self._note(note)
+        for note in self._worker.caveats:
+            self._caveat(note, topic=note)
         spent = self._prepared.counters.busy_so_far().items()
         self._directory.close(
             self._state,
-            notes=joined(self._directory.manifest.notes, notes),
             counts=self._writer.committed,
             seconds=round(self._seconds, 3),
             max_tokens=self._planner.budget.tokens,
@@ -230,6 +231,24 @@ class Session:
         except RunFault as fault:
             self._note(f"the summary leaves out earlier sessions: {fault}")
         self._earlier_is_read.set()
+
+    def _take(self, result: Result) -> None:
+        """Look at the result of a batch, in the compute stage's thread."""
+        self._reporter.incidents.take(result)
+        passages = len(result.records) * len(self._worker.passages)
+        doubled = self._prepared.loader.doubled
+        if 2 * result.work.faint > passages:
+            note = faint_note(self._prepared.config, result.work.faint, passages)
+            self._caveat(note, topic="faint noise")
+        if doubled is not None:
+            self._caveat(doubled_note(doubled), topic="doubled blank")
+
+    def _caveat(self, note: str, *, topic: str) -> None:
+        """Tell the user what is to be known of the numbers, once a topic; the manifest keeps it."""
+        if topic not in self._topics:
+            self._topics.add(topic)
+            self._directory.keep_notes([note])
+            self._note(note)
 
     def _note(self, note: str) -> None:
         self._log("note", {"note": note})

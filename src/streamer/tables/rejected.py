@@ -5,16 +5,22 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from streamer.records import Rejection
-from streamer.tables.table import Rows, Table
+from streamer.tables.table import ROW, SOURCE, Rows, Table, described
 
 SCHEMA = pa.schema(
     [
-        ("row", pa.int64()),
-        ("source", pa.string()),
-        ("offset", pa.int64()),
-        ("reason", pa.string()),
-        ("raw", pa.binary()),
-        ("raw_bytes", pa.int64()),
+        described("row", pa.int64(), ROW),
+        described("source", pa.string(), SOURCE),
+        described(
+            "offset",
+            pa.int64(),
+            "where its first byte is in the source, from 0; in a compressed source, in the "
+            "decompressed stream",
+            unit="bytes",
+        ),
+        described("reason", pa.string(), "why it was rejected"),
+        described("raw", pa.binary(), "its bytes; of a very long record the first 64 MiB"),
+        described("raw_bytes", pa.int64(), "how many bytes it has", unit="bytes"),
     ]
 )
 

@@ -55,6 +55,53 @@ class Group:
     """−1 or 1; None where no feature is negative."""
 
 
+TIES = 16
+"""Features beyond the strongest that are looked at for equals of the last of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strongest:
+    """The strongest features of passages, in one or several draws of what is random about them."""
+
+    values: Float[Tensor, "draw passage count"]
+    """Largest first, 0 behind the last that is active."""
+    indices: Int[Tensor, "draw passage count"]
+    """Which features they are; behind the last, any."""
+
+    @classmethod
+    def of(cls, features: Float[Tensor, "passage d_sae"], count: int) -> "Strongest":
+        """The `count` strongest, in one draw; of equally strong ones those of the least index, as
+        `SparseFeatures.strongest` has them. (A device may give those in any order.)"""
+        most = features.shape[-1]
+        values, indices = features.topk(min(count + TIES, most))
+        order = indices.argsort(-1)
+        values, indices = values.gather(-1, order), indices.gather(-1, order)
+        values, order = values.sort(dim=-1, descending=True, stable=True)
+        kept = slice(min(count, most))
+        strongest = values[:, kept].clamp(min=0), indices.gather(-1, order)[:, kept]
+        return cls(*(one[None] for one in strongest))
+
+    @classmethod
+    def stacked(cls, draws: "Sequence[Strongest]") -> "Strongest":
+        """All `draws` of the same passages."""
+        return cls(
+            torch.cat([one.values for one in draws]), torch.cat([one.indices for one in draws])
+        )
+
+    @classmethod
+    def side_by_side(cls, pieces: "Sequence[Strongest]") -> "Strongest":
+        """The passages of all `pieces`, which have as many draws."""
+        return cls(
+            torch.cat([one.values for one in pieces], 1),
+            torch.cat([one.indices for one in pieces], 1),
+        )
+
+    def replace(self, passages: Int[Tensor, " some"], other: "Strongest") -> None:
+        """Put what `other` has into these `passages`."""
+        self.values[:, passages] = other.values
+        self.indices[:, passages] = other.indices
+
+
 @dataclass(frozen=True)
 class SparseFeatures:
     """The active features of passages at one layer, one passage behind the other.

@@ -28,11 +28,43 @@ Unit: TypeAlias = Literal["", "features", "degrees", "nats", "dimensions", "acti
 """`activation`: of an SAE's features; `residual`: of the residual stream; empty: a plain number."""
 Rounding: TypeAlias = Literal["itself", "one", "radian", "axis", "parts"]
 Arrays: TypeAlias = Sequence[npt.NDArray[Any]]
+ROW = "position among all input records of the run, good and bad, from 0"
+SOURCE = "the file or URL it was read from"
+
+
+def described(
+    name: str,
+    kind: pa.DataType,
+    description: str,
+    *,
+    unit: str = "",
+    definition: str = "",
+    nullable: bool = True,
+    more: Mapping[str, str] | None = None,
+) -> pa.Field:
+    """The field of a column that says in its metadata what it is: its `description`, `unit` (`none`
+    of a plain number, a class or a text) and `definition`, and what there is `more`. The
+    description of what is copied is its definition, too."""
+    said = {
+        "description": description,
+        "unit": unit or "none",
+        "definition": definition or description,
+    }
+    return pa.field(name, kind, nullable=nullable, metadata={**said, **(more or {})})
+
+
 KEYS = pa.schema(
     [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("source", pa.string(), nullable=False),
+        described("row", pa.int64(), ROW, nullable=False),
+        described(
+            "id",
+            pa.string(),
+            "the record's own id",
+            definition="the record's own id, or else the stem of its file, a colon and its "
+            "position in it, from 0",
+            nullable=False,
+        ),
+        described("source", pa.string(), SOURCE, nullable=False),
     ]
 )
 """The first columns of a table with one row a record."""
@@ -63,8 +95,16 @@ class Column:
     """the layer, if it is measured at several,"""
     passage: str | None = None
     """and the passage; None if it is of the record."""
+    layers: tuple[int, ...] = ()
+    """The layers that it is computed from."""
+    description: str = ""
+    """What it is, in a few words."""
+    definition: str = ""
+    """How it is computed, in the symbols of `docs/metrics.md`."""
     heading: str = ""
     """What stands over it in the summary, if the metric's name would be long."""
+    is_summed_up: bool = True
+    """Whether the summary has its means, if there is one for a fact and one for a hallucination."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -76,6 +76,7 @@ class RunDirectory:
             started=now(),
             finished=None,
             earlier_sessions=sessions,
+            notes=earlier.notes if earlier is not None else (),  # they hold for rows that are kept
             working_directory=str(Path.cwd()),
             versions={
                 "streamer": __version__,
@@ -109,12 +110,17 @@ class RunDirectory:
 
     def _write_manifest(self, entries: Mapping[str, Any], storage: Storage) -> None:
         """Replace manifest.json as a whole, with `entries` in it."""
-        self.manifest = self.manifest.updated(**entries)
-        content = self.manifest.content()
+        manifest = self.manifest.updated(**entries)  # a thread left behind may still keep a note
+        self.manifest = manifest
         try:
-            storage.replace(self._names.own(MANIFEST), content)
+            storage.replace(self._names.own(MANIFEST), manifest.content())
         except OSError as error:
             raise write_fault(storage.location, error) from error
+
+    def keep_notes(self, notes: Iterable[str]) -> None:
+        """Have `notes` in the manifest when it is written next, each once."""
+        all_notes = tuple(dict.fromkeys((*self.manifest.notes, *notes)))
+        self.manifest = self.manifest.updated(notes=all_notes)
 
     def close(self, status: str, **entries: Any) -> None:
         """Log and write into the manifest how the run ended: finished, stopped or failed. Waits

@@ -1,7 +1,7 @@
 """The writing stage: takes results in any order within a window, writes tables in input order."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -34,8 +34,10 @@ class Writer:
         on_part: Callable[[str, dict[str, Any]], None],
         begin: Checkpoint,
         names: Names = WHOLE,
+        origin: Mapping[str, Any] | None = None,
     ) -> None:
-        """`begin`: the last checkpoint. `names`: a shard's, if several write to `storage`."""
+        """`begin`: the last checkpoint. `names`: a shard's, if several write to `storage`.
+        `origin`: what the numbers come from, for the footers."""
         self.counts = begin.counts
         """Of what was written."""
         self.committed = begin.counts
@@ -48,6 +50,7 @@ class Writer:
         }
         self._config = config
         self._on_part = on_part
+        self._origin = {"origin": dict(origin)} if origin else {}
         self._waiting: dict[int, list[Result]] = {}
         self._next_window = 0
         self._number = begin.number
@@ -169,7 +172,8 @@ class Writer:
         positions = [asdict(position) for position in self._positions.values()]
         tables = tuple(self._parts.values())
         rows = {parts.table: parts.rows for parts in tables}
-        commit(self._number, tables, covers | {POSITIONS: positions, "counts": asdict(self.counts)})
+        counts = {"counts": asdict(self.counts)}
+        commit(self._number, tables, covers | {POSITIONS: positions} | counts | self._origin)
         self.committed = self.counts
         self._on_part("committed", {"number": self._number, "rows": rows, **covers})
         self._number += 1

@@ -19,7 +19,7 @@ from streamer.tables.metrics import (
 )
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.angles import angle, line_angle
-from support.features import sparse
+from support.features import sparse, under_noise
 from support.runs import run_with
 
 PASSAGES = ("prompt", "fact", "hall")
@@ -46,7 +46,7 @@ def measured(features: torch.Tensor, W_dec: torch.Tensor | None = None) -> list[
     passages = PASSAGES[: features.shape[1]]
     layout = Layout((2, 4, 6), passages, (features.shape[-1],) * 3)
     columns = columns_of(FAMILIES, layout)
-    table = compute(FAMILIES, columns, Activations(passages, layers, sparse(features)))
+    table = compute(FAMILIES, columns, Activations(passages, layers, under_noise(features)))
     return [{c.name: v.item() for c, v in zip(columns, row, strict=True)} for row in table]
 
 
@@ -168,15 +168,80 @@ def test_differences_are_positive_where_a_hallucination_does_what_is_expected():
     assert row["stability_diff"] == 0
 
 
+def test_entropy_of_all_goes_on_where_that_of_the_strongest_ends():
+    (row,) = measured(torch.ones(1, 3, 80))
+    assert row["entropy_fact"] == pytest.approx(math.log(50))
+    assert row["entropy_all_fact"] == pytest.approx(math.log(80))
+    (few,) = measured(active(3.0, 4.0, 1.0))
+    assert few["entropy_all_fact"] == few["entropy_fact"]
+    assert (few["entropy_all_diff"], few["entropy_diff"]) == (0, 0)
+
+
+def two_layers(
+    second: torch.Tensor, third: torch.Tensor, *W_decs: torch.Tensor, bias: float = 0.0
+) -> dict:
+    """The row of a record with these features at the second and third layer, and other decoders."""
+    features = (second, second, third)
+    layers = tuple(
+        LayerActivations(
+            layer=layer, residual=torch.zeros(1, 3, D_MODEL), reconstruction=None,
+            features=sparse(f), W_dec=W_dec, b_dec=torch.full((D_MODEL,), bias),
+        )
+        for layer, f, W_dec in zip((2, 4, 6), features, (W_decs[0], *W_decs), strict=True)
+    )  # fmt: skip
+    layout = Layout((2, 4, 6), PASSAGES, tuple(len(W_dec) for W_dec in (W_decs[0], *W_decs)))
+    columns = columns_of(FAMILIES, layout)
+    table = compute(FAMILIES, columns, Activations(PASSAGES, layers, under_noise(second)))
+    return {c.name: v.item() for c, v in zip(columns, table[0], strict=True)}
+
+
+def test_layers_of_shuffled_dictionaries_agree_in_what_they_reconstruct_and_not_by_index():
+    generator = torch.Generator().manual_seed(4)
+    W_dec = torch.randn(D_SAE, D_MODEL, generator=generator)
+    second, order = active(3.0, 4.0, 1.0), torch.arange(D_SAE).flip(0)
+    row = two_layers(second, second[..., order], W_dec, W_dec[order])
+    assert row["cross_layer_consistency_fact"] == 0
+    assert row["cross_layer_reconstruction_cosine_fact"] == pytest.approx(1)
+    assert row["cross_layer_reconstruction_cosine_diff"] == pytest.approx(0)
+    wider = torch.cat([W_dec[order], torch.zeros(5, D_MODEL)])
+    third = torch.cat([-second[..., order], torch.zeros(1, 3, 5)], -1).abs()
+    row = two_layers(second, third, W_dec, -wider)
+    assert row["cross_layer_reconstruction_cosine_hall"] == pytest.approx(-1)
+    assert "cross_layer_consistency_fact" not in row  # there is no common index
+
+
+def test_two_layers_one_of_which_is_silent_have_no_cosine():
+    W_dec = torch.randn(D_SAE, D_MODEL, generator=torch.Generator().manual_seed(4))
+    third = active(2.0)
+    third[:, 1] = 0
+    row = two_layers(active(2.0), third, W_dec, W_dec, bias=0.5)
+    assert math.isnan(row["cross_layer_reconstruction_cosine_fact"])
+    assert math.isnan(row["cross_layer_reconstruction_cosine_diff"])
+    assert row["cross_layer_reconstruction_cosine_hall"] == pytest.approx(1)
+
+
+def test_stability_is_the_mean_over_the_draws():
+    features = active(*range(12, 0, -1))
+    other = active(
+        *([0] * 5), *range(7, 0, -1)
+    )  # shares five of the ten strongest, and has two more
+    layers = tuple(layer_of(features, torch.eye(D_SAE), layer) for layer in (2, 4, 6))
+    columns = columns_of(FAMILIES, Layout((2, 4, 6), PASSAGES, (D_SAE,) * 3))
+    noisy = under_noise(features, other, other)
+    table = compute(FAMILIES, columns, Activations(PASSAGES, layers, noisy))
+    at = [column.name for column in columns].index("stability_hall")
+    assert table[0, at].item() == pytest.approx((1 + 2 * 5 / 12) / 3)
+
+
 def test_columns_follow_from_layers_and_passages():
     three = [column.name for column in columns_of(FAMILIES, Layout((1, 3, 5), PASSAGES, (8, 8, 8)))]
-    assert len(three) == len(set(three)) == 3 * 3 * 11 + 4 + 3 + 3 + 3 + 5
+    assert len(three) == len(set(three)) == 3 * 3 * 11 + 4 + 3 + 2 * 3 + 2 * 3 + 7
     assert three[:2] == ["l1_prompt_l0_norm", "l1_prompt_l2_norm"]
     assert three[10:12] == ["l1_prompt_misalignment", "l1_fact_l0_norm"]
     two = [column.name for column in columns_of(FAMILIES, Layout((1, 3), PASSAGES, (8, 8)))]
     assert not [name for name in two if "cross_layer" in name]
     text = [column.name for column in columns_of(FAMILIES, Layout((1,), ("text",), (8,)))]
-    assert text[-2:] == ["stability_text", "entropy_text"]
+    assert text[-3:] == ["stability_text", "entropy_text", "entropy_all_text"]
     assert not [name for name in text if "drift" in name or "diff" in name]
 
 

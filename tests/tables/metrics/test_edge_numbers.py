@@ -16,7 +16,7 @@ from streamer.records import PASSAGES
 from streamer.tables.metrics import FAMILIES, Activations, Layout, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
 from support.agreement import disagreements
-from support.features import sparse
+from support.features import sparse, under_noise
 from support.measured import (
     ROUNDING,
     Measured,
@@ -46,7 +46,12 @@ def both(
 ) -> tuple[list[dict[str, Value]], list[Measured]]:
     """What the reference says of `texts`, and what streamer says."""
     given = {"layers": LAYERS, "sae": SAES, "seed": 0} | settings
-    reference = Reference(MODEL, given["sae"], given["layers"], PASSAGES[kind], seed=given["seed"])
+    draws = given.get("noise_draws", RunConfig().noise_draws)
+    relative = given.get("noise_std") if given.get("noise_scale") == "relative" else None
+    reference = Reference(
+        MODEL, given["sae"], given["layers"], PASSAGES[kind],
+        seed=given["seed"], draws=draws, relative=relative,
+    )  # fmt: skip
     expected = [reference.record(passages) for passages in texts]
     worker = load_worker(RunConfig(device="cpu", dtype=dtype, **given), kind)
     return expected, measured(worker, texts, 16)
@@ -119,7 +124,13 @@ def test_texts_agree_and_have_the_columns_of_one_passage(dtype):
     expected, found = both([(long,), *(texts[1:2] for texts in SOME)], "text", dtype)
     assert disagreements(expected, found, ROUNDING[dtype]) == []
     per_record = {name for name in found[0] if not name.startswith("l")}
-    assert per_record == {"entropy_text", "stability_text", "cross_layer_consistency_text"}
+    assert per_record == {
+        f"{metric}_text"
+        for metric in (
+            "entropy", "entropy_all", "stability", "cross_layer_consistency",
+            "cross_layer_reconstruction_cosine",
+        )
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("layers", [(3,), (1, 5)])
@@ -128,13 +139,20 @@ def test_fewer_than_three_layers_agree_and_lack_only_what_needs_three(layers):
     assert disagreements(expected, found, ROUNDING["float64"]) == []
     per_record = {name for name in found[0] if not name.startswith("l")}
     assert per_record == {
-        *(f"{metric}_{passage}" for metric in ("entropy", "stability") for passage in ALL),
+        *(
+            f"{metric}_{passage}"
+            for metric in ("entropy", "entropy_all", "stability")
+            for passage in ALL
+        ),
         *(
             f"{metric}_{end}"
             for metric in ("centroid_drift", "axis_twist")
             for end in ("fact", "hall")
         ),
-        *(f"{metric}_diff" for metric in ("entropy", "stability", "centroid_drift", "axis_twist")),
+        *(
+            f"{metric}_diff"
+            for metric in ("entropy", "entropy_all", "stability", "centroid_drift", "axis_twist")
+        ),
     }
 
 
@@ -148,20 +166,32 @@ def test_noise_follows_from_the_seed():
     assert {line.split()[2].strip(",:") for line in lines} <= stabilities
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [{"noise_draws": 1}, {"noise_draws": 3, "noise_scale": "relative", "noise_std": 0.2}],
+    ids=str,
+)
+def test_stability_is_the_mean_over_draws_of_noise_of_the_size_that_was_asked_for(settings):
+    expected, found = both(SOME, **settings)
+    assert disagreements(expected, found, ROUNDING["float64"]) == []
+    usual, _ = both(SOME)
+    assert disagreements(usual, found, ROUNDING["float64"])  # it is not what others are
+
+
 @pytest.mark.parametrize("active", [[1], [2], [3], [0, 1, 2, 3, 7, D_MODEL, D_MODEL + 1, D_SAE]])
 def test_made_up_activations_agree(active):
     """Records whose passages have so many active features each, mixed at random."""
     random = np.random.default_rng(0)
     W_dec = random.normal(size=(D_SAE, D_MODEL))
     x = random.normal(size=(len(LAYERS), 8, len(ALL), D_MODEL))
-    f = np.zeros((len(LAYERS) + 1, 8, len(ALL), D_SAE))
+    f = np.zeros((len(LAYERS) + 2, 8, len(ALL), D_SAE))
     for place in np.ndindex(f.shape[:-1]):
         on = random.permutation(D_SAE)[: random.choice(active)]
         f[place][on] = random.exponential(size=len(on)) + 0.1
-    *features, noisy = f
+    features, noisy = f[: len(LAYERS)], f[len(LAYERS) :]
     columns = columns_of(FAMILIES, Layout(LAYERS, ALL, (D_SAE,) * len(LAYERS)))
     layers = [on_layer(*parts, W_dec) for parts in zip(LAYERS, x, features, strict=True)]
-    activations = Activations(ALL, tuple(layers), sparse(torch.from_numpy(noisy)))
+    activations = Activations(ALL, tuple(layers), under_noise(*torch.from_numpy(noisy)))
     found = [named(columns, row) for row in compute(FAMILIES, columns, activations).tolist()]
     expected = [
         record_values(
@@ -173,7 +203,7 @@ def test_made_up_activations_agree(active):
                 ]
                 for p, passage in enumerate(ALL)
             },
-            {passage: Encoded(noisy[row, p]) for p, passage in enumerate(ALL)},
+            {p: [Encoded(draw[row, i]) for draw in noisy] for i, p in enumerate(ALL)},
         )
         for row in range(8)
     ]

@@ -9,8 +9,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from streamer.computing.sae.layer_sae import LayerSae
+from streamer.computing.sae.under_noise import UnderNoise
 from streamer.device.transfers import to_device
-from streamer.tables.sparse import is_active
+from streamer.tables.sparse import Strongest, is_active
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,26 +28,27 @@ class Encoded:
     """Whether they have a sign, a layer each."""
     reconstructions: tuple[Float[Tensor, "passage width"] | None, ...]
     """None where it is features @ W_dec + b_dec."""
-    noisy: Float[Tensor, "passage _"]
-    """Features of the first layer's residual with noise added."""
+    noisy: Strongest
+    """Of the first layer's residual with noise added."""
+    faint: Bool[Tensor, " passage"]
+    """Whether that noise is too faint to say much (see `NoisePool.is_faint`)."""
 
-    def counts_and_finite(self) -> Int[Tensor, "what passage"]:
-        """The number of active features at each layer and with noise, and, last, whether all is
-        finite: the one thing that the host must know before the metrics."""
+    def for_the_host(self) -> Int[Tensor, "what passage"]:
+        """The number of active features at each layer, whether the noise is faint, and whether all
+        is finite: the one thing that the host must know before the metrics."""
         counts = [
             is_active(features, signed=signed).sum(-1)
-            for features, signed in zip(
-                (*self.features, self.noisy), (*self.signed, self.signed[0]), strict=True
-            )
+            for features, signed in zip(self.features, self.signed, strict=True)
         ]
-        return torch.stack([*counts, self.finite.to(torch.int64)])
+        return torch.stack([*counts, *(one.to(torch.int64) for one in (self.faint, self.finite))])
 
     def replace(self, passages: Sequence[int], other: "Encoded") -> None:
         """Put what `other` has into these passages."""
         (index,) = to_device([np.array(passages, dtype=np.int64)], self.finite.device)
         self.residual[:, index] = other.residual
         self.finite[index] = other.finite
-        self.noisy[index] = other.noisy
+        self.faint[index] = other.faint
+        self.noisy.replace(index, other.noisy)
         for mine, new in zip(self.features, other.features, strict=True):
             mine[index] = new
         for mine_, new_ in zip(self.reconstructions, other.reconstructions, strict=True):
@@ -57,23 +59,26 @@ class Encoded:
 def encode(
     saes: Sequence[LayerSae],
     residual: Float[Tensor, "layer passage width"],
-    noise: Float[Tensor, "passage width"],
+    under_noise: UnderNoise,
+    noise: Int[Tensor, " passage"],
 ) -> Encoded:
-    """The features of `residual` and, at the first layer, of `residual` + `noise`. Where an SAE was
-    trained on centred residuals, they are centred."""
+    """The features of `residual`, and the strongest at the first layer `under_noise`, of which each
+    passage has the draws from `noise` on. Where an SAE was trained on centred residuals, they are
+    centred."""
     residual = residual.to(saes[0].dtype)
     finite = residual.isfinite().all(-1).all(0)
     residual = residual.masked_fill(~finite[:, None], 0)
     for sae, x in zip(saes, residual, strict=True):
         if sae.is_centred:
             x.sub_(x.mean(-1, keepdim=True))  # `residual` is a copy of what was given
-    first = saes[0]
+    first, x = saes[0], residual[0]
+    with_noise = x + under_noise.pool.noise(x, noise)
     if first.is_plain:  # one product: the encoder's weights are read once
-        both = first.encode(torch.cat([residual[0], residual[0] + noise]))
-        features, noisy = both.chunk(2)
+        features, with_first = first.encode(torch.cat([x, with_noise])).chunk(2)
+        noisy = under_noise.strongest(x, noise, with_first)
         encoded = [(features, None), *(sae.encode_decode(x) for sae, x in _rest(saes, residual))]
     else:
-        noisy = first.encode(residual[0] + noise)
+        noisy = under_noise.strongest(x, noise, first.encode(with_noise))
         encoded = [sae.encode_decode(x) for sae, x in zip(saes, residual, strict=True)]
     return Encoded(
         residual=residual,
@@ -82,6 +87,7 @@ def encode(
         signed=tuple(sae.is_signed for sae in saes),
         reconstructions=tuple(reconstruction for _, reconstruction in encoded),
         noisy=noisy,
+        faint=under_noise.pool.is_faint(x),
     )
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from streamer.tables.metrics.shape import Shape, ShapesUnderWay
-from streamer.tables.sparse import Group, SparseFeatures
+from streamer.tables.sparse import Group, SparseFeatures, Strongest
 
 
 class LayerActivations:
@@ -90,8 +90,8 @@ class Activations:
 
     passages: tuple[str, ...]
     layers: tuple[LayerActivations, ...]
-    noisy: SparseFeatures
-    """Of the first layer's residual with noise added, record by record."""
+    noisy: Strongest
+    """Of the first layer's residual with each draw of noise added, record by record."""
 
     def begin(self) -> None:
         """Let the device and the host's threads begin what takes them longest."""

@@ -60,6 +60,7 @@ def per_passage(
                 rests_on=counts_of([layer], [passage]),
                 metric=metric.name,
                 layer=layer,
+                layers=(layer,),
                 passage=passage,
             )
             for layer in layout.layers

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, Values
-from streamer.tables.metrics.consistency import CONSISTENCY
+from streamer.tables.metrics.consistency import CONSISTENCY, INDICES, RECONSTRUCTIONS
 from streamer.tables.metrics.drift import DRIFT
 from streamer.tables.metrics.entropy import ENTROPY
 from streamer.tables.metrics.stability import STABILITY
 from streamer.tables.table import Column, Layout
 
-MORE_IN_HALLUCINATION = ("centroid_drift", "axis_twist", "entropy")
-LESS_IN_HALLUCINATION = ("stability", "cross_layer_consistency")
+MORE_IN_HALLUCINATION = ("centroid_drift", "axis_twist", "entropy", "entropy_all")
+LESS_IN_HALLUCINATION = ("stability", INDICES, RECONSTRUCTIONS)
 OF = (DRIFT, ENTROPY, STABILITY, CONSISTENCY)
 """The families whose columns are compared."""
 
@@ -38,6 +38,7 @@ def _columns(layout: Layout) -> list[Column]:
 
 
 def _difference(metric: str, fact: Column, hall: Column) -> Column:
+    more, less = (hall, fact) if metric in MORE_IN_HALLUCINATION else (fact, hall)
     return Column(
         f"{metric}_diff",
         unit=fact.unit,
@@ -46,6 +47,9 @@ def _difference(metric: str, fact: Column, hall: Column) -> Column:
         parts=(fact.name, hall.name),
         rests_on=tuple(dict.fromkeys((*fact.rests_on, *hall.rests_on))),
         metric=f"{metric}_diff",
+        layers=fact.layers,
+        description=f"how {metric} differs between fact and hallucination",
+        definition=f"{more.name} − {less.name}",
     )
 
 

@@ -6,7 +6,19 @@ from streamer.tables.metrics.columns import Family, Values, counts_of
 from streamer.tables.table import Column, Layout, Rounding
 
 CONTRASTED = ("fact", "hall")
-METRICS: dict[str, Rounding] = {"centroid_drift": "radian", "axis_twist": "axis"}
+METRICS: dict[str, tuple[Rounding, str, str]] = {
+    "centroid_drift": (
+        "radian",
+        "how far the centroid of the features has moved from the prompt's",
+        "angle between the prompt's r̄ and the passage's",
+    ),
+    "axis_twist": (
+        "axis",
+        "how far the first axis of the features has turned from the prompt's",
+        "line angle between the prompt's first principal axis and the passage's",
+    ),
+}
+"""What rounding is relative to, description and definition."""
 
 
 def _columns(layout: Layout) -> list[Column]:
@@ -20,8 +32,11 @@ def _columns(layout: Layout) -> list[Column]:
             rests_on=counts_of(layout.layers[:1], ["prompt", passage]),
             metric=metric,
             passage=passage,
+            layers=layout.layers[:1],
+            description=description,
+            definition=definition,
         )
-        for metric, rounding in METRICS.items()
+        for metric, (rounding, description, definition) in METRICS.items()
         for passage in CONTRASTED
     ]
 

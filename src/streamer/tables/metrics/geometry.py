@@ -43,12 +43,44 @@ def _classify(b_over_a: Tensor, c_over_a: Tensor) -> Tensor:
 GEOMETRY = per_passage(
     "geometry",
     [
-        Column("sphericity"),
-        Column("elongation"),
-        Column("shape_class", "category", CLASSES, discrete=True),
-        Column("dimensionality", unit="dimensions"),
-        Column("eigenvalue_entropy", unit="nats"),
-        Column("misalignment", unit="degrees", rounding="axis"),
+        Column(
+            "sphericity",
+            description="how round the cloud of active decoder directions is: third axis to first",
+            definition="c/a",
+        ),
+        Column(
+            "elongation",
+            description="how round that cloud is: second axis to first",
+            definition="b/a",
+        ),
+        Column(
+            "shape_class",
+            "category",
+            CLASSES,
+            discrete=True,
+            description="the kind of ellipsoid that the cloud is like",
+            definition="Spherical (b/a > .9 and c/a > .9), Oblate (b/a > .8 and c/a < .6), "
+            "Prolate (both < .6), else Triaxial",
+        ),
+        Column(
+            "dimensionality",
+            unit="dimensions",
+            description="in how many dimensions the cloud spreads",
+            definition="participation ratio (Σλ)² / Σλ²",
+        ),
+        Column(
+            "eigenvalue_entropy",
+            unit="nats",
+            description="how evenly the cloud spreads over its axes",
+            definition="−Σ p ln p, p = λ/Σλ",
+        ),
+        Column(
+            "misalignment",
+            unit="degrees",
+            rounding="axis",
+            description="how far the cloud's first axis is from its centroid's direction",
+            definition="line angle between the centroid r̄ and the first principal axis",
+        ),
     ],
     _compute,
 )

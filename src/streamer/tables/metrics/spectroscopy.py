@@ -34,11 +34,39 @@ def _gini(group: Group) -> Float[Tensor, " member"]:
 SPECTROSCOPY = per_passage(
     "spectroscopy",
     [
-        Column(COUNT, "int32", unit="features", discrete=True),
-        Column("l2_norm", unit="activation"),
-        Column("energy", unit="activation"),
-        Column("reconstruction_error", unit="residual"),
-        Column("gini", rounding="one"),
+        Column(
+            COUNT,
+            "int32",
+            unit="features",
+            discrete=True,
+            description="how many features are active",
+            definition="number of active features (L0)",
+        ),
+        Column(
+            "l2_norm",
+            unit="activation",
+            description="how strongly features are active, by their Euclidean norm",
+            definition="Euclidean norm of the active magnitudes: √Σ fᵢ²",
+        ),
+        Column(
+            "energy",
+            unit="activation",
+            description="how strongly features are active, by their sum",
+            definition="sum of the active magnitudes (L1): Σ fᵢ",
+        ),
+        Column(
+            "reconstruction_error",
+            unit="residual",
+            description="how far the SAE's reconstruction is from the residual",
+            definition="‖x − sae.decode(f)‖₂",
+        ),
+        Column(
+            "gini",
+            rounding="one",
+            description="how unequally the active features share the activation",
+            definition="Gini coefficient of the n active magnitudes m₍₁₎ ≥ … ≥ m₍ₙ₎: "
+            "Σᵢ (n + 1 − 2i) m₍ᵢ₎ / (n Σ m)",
+        ),
     ],
     _compute,
 )

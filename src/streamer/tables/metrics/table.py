@@ -13,7 +13,7 @@ from streamer.errors import UsageError
 from streamer.records import TokenizedRecord
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, columns_of, compute
-from streamer.tables.table import KEYS, Arrays, Column, Layout, Rows
+from streamer.tables.table import KEYS, Arrays, Column, Layout, Rows, described
 
 ARROW = {
     "string": pa.string(),
@@ -24,6 +24,16 @@ ARROW = {
     "int32": pa.int32(),
     "category": pa.dictionary(pa.int8(), pa.string()),
 }
+
+SYMBOLS = (
+    "x: the residual at the passage's last token, at the layer of the column. f = sae.encode(x): "
+    "its features, active where f > 0. r_i = W_dec[i]: the decoder's direction of feature i. "
+    "w = f/Σf; r̄ = Σ w_i r_i, the centroid. λ: the eigenvalues of C = Σ w_i (r_i − r̄)(r_i − r̄)ᵀ, "
+    "a ≥ b ≥ c the square roots of the three largest, the first principal axis the eigenvector of "
+    "the largest. A line angle is the smaller of an angle and 180° minus it. noise: as the "
+    "settings noise_std, noise_scale, noise_draws and seed say."
+)
+"""What the definitions of columns refer to; in the file's metadata, under `symbols`."""
 
 
 def metrics_rows(families: Sequence[Family], layout: Layout, *, exact: bool = False) -> Rows:
@@ -64,10 +74,35 @@ def metrics_schema(layout: Layout, columns: Sequence[Column]) -> pa.Schema:
     return pa.schema(
         [
             *KEYS,
-            *(pa.field(name, ARROW[kind]) for name, kind in carry.items()),
-            *(pa.field(f"{passage}_tokens", pa.int32()) for passage in passages),
-            *(pa.field(column.name, ARROW[column.type]) for column in columns),
-        ]
+            *(
+                described(name, ARROW[kind], f"the record's field {name!r}, carried through")
+                for name, kind in carry.items()
+            ),
+            *(
+                described(
+                    f"{passage}_tokens",
+                    pa.int32(),
+                    "tokens of the passage that the model read, BOS counted",
+                    unit="tokens",
+                    more={"passage": passage},
+                )
+                for passage in passages
+            ),
+            *map(_measurement, columns),
+        ],
+        metadata={"symbols": SYMBOLS},
+    )
+
+
+def _measurement(column: Column) -> pa.Field:
+    more = {"layer": ", ".join(map(str, column.layers)), "passage": column.passage}
+    return described(
+        column.name,
+        ARROW[column.type],
+        column.description,
+        unit=column.unit,
+        definition=column.definition,
+        more={key: value for key, value in more.items() if value},
     )
 
 
