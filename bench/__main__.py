@@ -25,6 +25,7 @@ SUITE: dict[str, tuple[str, ...]] = {
     "geometry": ("--device",),
     "analysis": ("--device",),
     "noise": ("--device",),
+    "draws": RUN,
     "teams": RUN,
     "host": RUN,
     "scale": ("--device",),
@@ -38,6 +39,7 @@ FULL: dict[str, tuple[str, ...]] = {
     "row_length": ("--sample", "4096"),
     "forward": ("--sample", "512"),
     "precision": ("--sample", "4096"),
+    "draws": ("--sample", "4096"),
     "scale": ("--sizes", "1000,10000,100000,1000000"),
 }
 """What is asked of a GPU beyond the defaults, which two cores can do."""
@@ -51,6 +53,7 @@ SHORT: dict[str, tuple[str, ...]] = {
     "row_length": ONCE,
     "forward": (*ONCE, "--sample", "16"),
     "precision": (*ONCE, "--sample", "24"),
+    "draws": ("--repeats", "3"),
     "teams": (*ONCE, "--sample", "52"),
     "scale": ONCE,
 }

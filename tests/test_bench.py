@@ -35,6 +35,7 @@ SMALL: dict[str, list[str]] = {
     "geometry": ["--d-models", "128", "--passages", "6", "--repeats", "1"],
     "analysis": ["--records", "2", "--positions", "128", "--repeats", "1"],
     "noise": ["--sizes", "4", "--repeats", "2"],
+    "draws": ["--repeats", "1", "--sample", "8"],
     "teams": ["--repeats", "1", "--sample", "8"],
     "host": ["--repeats", "1", "--sample", "8"],
     "scale": ["--sizes", "8,16", "--repeats", "1"],
