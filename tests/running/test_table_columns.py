@@ -6,6 +6,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import streamer
+from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.results.check.audit import check
 from streamer.results.run import Run, open_run
@@ -79,36 +81,35 @@ def without(run: Run, *names: str) -> None:
 NEW = ("entropy_all_prompt", "cross_layer_reconstruction_cosine_diff")
 
 
+@pytest.mark.parametrize("fewer", [(), NEW])
 @pytest.mark.parametrize("names_tables", [True, False])
-def test_a_run_of_a_version_with_fewer_columns_is_told_which_and_left_as_it_is(
-    settings, names_tables
-):
-    run, _ = run_with(None, limit=4, **settings)
-    without(run, *NEW)
-    if not names_tables:  # as the first versions
-        rewrite(open_run(run.path), tables=None)
-    before = {part: part.read_bytes() for part in run.parts("metrics")}
-    told = "by streamer .* lacks the columns entropy_all_prompt, cross_layer_reconstruction_cosine"
-    with pytest.raises(UsageError, match=told):
-        run_with(None, limit=4, **settings)
-    assert {part: part.read_bytes() for part in run.parts("metrics")} == before
-    assert fault_of(open_run(run.path)) is None
-
-
-def test_parts_that_say_nothing_of_their_columns_and_others_are_one_run(settings):
+def test_a_run_of_a_version_with_fewer_columns_goes_on_with_those(settings, fewer, names_tables):
     settings |= {"part_rows": 2, "window": 2}
     run, _ = run_with(None, **settings)
-    expected = run.table("metrics")
+    expected = run.table("metrics").drop_columns(list(fewer))
     assert len(run.parts("metrics")) > 2
     for part in [*run.parts("metrics"), *run.parts("rejected")]:
         if part.stem > "part-00001":
             part.unlink()
-    without(run)
-    run, _ = run_with(None, **settings)
+    without(run, *fewer)
+    if not names_tables:  # as the first versions
+        rewrite(open_run(run.path), tables=None)
+    run = streamer.run(RunConfig(progress="none", **settings))
     assert fault_of(run) is None
     assert run.table("metrics").equals(expected)
+    assert not set(fewer) & set(run.manifest["columns"])
     said = ["origin" in read_notes(part) for part in run.parts("metrics")]
     assert said == [False, False] + [True] * (len(said) - 2)
+
+
+def test_a_run_of_fewer_columns_that_has_no_rows_yet_gets_all(settings):
+    run, _ = run_with(None, **settings)
+    for part in [*run.parts("metrics"), *run.parts("rejected")]:
+        part.unlink()
+    columns = run.manifest["columns"]
+    rewrite(run, tables=None, columns=[one for one in columns if one not in NEW], status="stopped")
+    run = streamer.run(RunConfig(progress="none", **settings))
+    assert run.manifest["columns"] == columns
 
 
 def test_a_run_whose_manifest_does_not_name_them_is_checked_and_goes_on(settings):

@@ -1,6 +1,6 @@
 """From a configuration to a worker: pick the device, load the model and the SAEs onto it."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 
@@ -28,20 +28,33 @@ PADDED = 0.9
 """Which part of an embedding a vocabulary fills at least: models round it up, by a few percent."""
 
 
-def load_worker(config: RunConfig, kind: Kind, tables: Sequence[Table] = TABLES) -> Worker:
-    """The worker of the configured device, with model and SAEs loaded, that makes rows of `tables`.
+def load_worker(
+    config: RunConfig,
+    kind: Kind,
+    tables: Sequence[Table] = TABLES,
+    *,
+    only: Collection[str] | None = None,
+) -> Worker:
+    """The worker of the configured device, with model and SAEs loaded, that makes rows of `tables`,
+    with `only` these measurements if they are not all.
 
     :raises UsageError: the device, the model or an SAE is not available, or two columns have the
         same name.
     """
     device, note = pick_device(config.device)
     with in_use(device, deterministic=config.deterministic):
-        worker = _load(config, device, kind, tables)
+        worker = _load(config, device, kind, tables, only)
     worker.model.notes += [note] if note else []
     return worker
 
 
-def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[Table]) -> Worker:
+def _load(
+    config: RunConfig,
+    device: torch.device,
+    kind: Kind,
+    tables: Sequence[Table],
+    only: Collection[str] | None,
+) -> Worker:
     path, locations = find_model(config), find_saes(config)  # before anything large is loaded
     model = load_language_model(path, config, device)
     model.notes += _about_vocabulary(model)
@@ -61,6 +74,7 @@ def _load(config: RunConfig, device: torch.device, kind: Kind, tables: Sequence[
         passages=PASSAGES[kind],
         d_sae=tuple(sae.W_dec.shape[0] for sae in saes),
         carry=config.carry,
+        only=only,
     )
     return Worker(
         model=model,

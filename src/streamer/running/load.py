@@ -29,7 +29,9 @@ async def load(prepared: Prepared, observer: Observer) -> Worker:
 
     def load_and_collect() -> Worker:
         kind = prepared.loader.fields.kind
-        worker = in_own_thread(lambda: load_worker(prepared.config, kind, prepared.tables))
+        worker = in_own_thread(
+            lambda: load_worker(prepared.config, kind, prepared.tables, only=begun_with(prepared))
+        )
         gc.collect()  # else `gc_frozen` would keep what loading left behind
         return worker
 
@@ -48,6 +50,13 @@ async def load(prepared: Prepared, observer: Observer) -> Worker:
         raise cause from None
     await finished_within(CLOSE_SECONDS, "status", status.leave)
     return worker
+
+
+def begun_with(prepared: Prepared) -> tuple[str, ...] | None:
+    """The measurements of the rows that a run has already, which the others are to have, too: a
+    later version may measure more. None if it has none."""
+    earlier = prepared.directory.earlier if prepared.directory is not None else None
+    return earlier.columns if earlier is not None and prepared.checkpoint.number else None
 
 
 def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:

@@ -7,7 +7,7 @@ A table says what it is called and which columns it has in every run (`Table`); 
 passages of one run, it says the rest (`Rows`). To add one, write a `Table`, put it into `TABLES`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -117,6 +117,9 @@ class Layout:
     """Width of each layer's SAE."""
     carry: Mapping[str, CarryType] = field(default_factory=dict)
     """Names and types of the fields that are carried through."""
+    only: Collection[str] | None = None
+    """Which measurements the table that leads has, if it does not have all: a run that goes on has
+    those that it was begun with."""
 
     @property
     def is_contrast(self) -> bool:

@@ -11,7 +11,7 @@ from streamer.config import RunConfig
 from streamer.tables.metrics import FAMILIES, Activations, Layout, columns_of, compute
 from streamer.tables.metrics.activations import LayerActivations
 from support.agreement import disagreements
-from support.features import sparse
+from support.features import sparse, under_noise
 from support.measured import ROUNDING, measured, named, tokenized
 from support.models import make_model, make_saes
 from support.reference import Spot, Value, cloud, consistency, difference, record_values, stability
@@ -37,9 +37,9 @@ def expected_of(x: Array, f: Array, noisy: Array, W_dec: Array) -> dict[str, Val
         ]
         for p, passage in enumerate(ALL)
     }
-    found = record_values(LAYERS, spots, {name: doubled(noisy[p]) for p, name in enumerate(ALL)})
+    found = record_values(LAYERS, spots, {name: [doubled(noisy[p])] for p, name in enumerate(ALL)})
     for p, name in enumerate(ALL):  # these two compare features, whichever way they point
-        found[f"stability_{name}"] = stability(Encoded(abs(f[0, p])), Encoded(abs(noisy[p])))
+        found[f"stability_{name}"] = stability(Encoded(abs(f[0, p])), [Encoded(abs(noisy[p]))])
         found[f"cross_layer_consistency_{name}"] = consistency(Encoded(f[1, p]), Encoded(f[2, p]))
     for metric in ("stability", "cross_layer_consistency"):
         hall, fact = found[f"{metric}_hall"], found[f"{metric}_fact"]
@@ -67,7 +67,7 @@ def test_every_metric_is_of_magnitudes_in_the_direction_of_the_sign(active):
         )
         for place, layer in enumerate(LAYERS)
     ]
-    noisy = sparse(torch.from_numpy(f[-1]), signed=True)
+    noisy = under_noise(torch.from_numpy(f[-1]).abs())
     columns = columns_of(FAMILIES, Layout(LAYERS, ALL, (D_SAE,) * len(LAYERS)))
     rows = compute(FAMILIES, columns, Activations(ALL, tuple(layers), noisy)).tolist()
     expected = [expected_of(x[:, r], f[:-1, r], f[-1, r], W_dec) for r in range(8)]

@@ -24,6 +24,7 @@ KINDS: dict[str, tuple[str, dict[str, Any], bool]] = {
     "the 32 strongest": ("topk", {"k": 32}, True),
     "fewer than are looked at": ("topk", {"k": TOP - 1}, False),
     "gated": ("gated", {}, False),
+    "with a sign": ("abstopk", {"k": 32}, False),
     "normalised": ("standard", {"normalize_activations": "layer_norm"}, False),
 }
 """An architecture, its settings, and whether it is affine up to a threshold."""
@@ -48,7 +49,7 @@ def sae_of(kind: str, d_model: int) -> LayerSae:
             torch.nn.init.normal_(parameter, std=0.3)
         elif name == "threshold":
             torch.nn.init.uniform_(parameter, 0.2, 1.0)
-    return LayerSae(0, "made up", sae.eval(), None, None)
+    return LayerSae(0, "made up", sae.eval(), None, None, is_centred=False)
 
 
 def pool_of(d_model: int, **settings: Any) -> NoisePool:
@@ -62,10 +63,11 @@ def found(sae: LayerSae, pool: NoisePool, x: torch.Tensor, index: torch.Tensor) 
 
 
 def wanted(sae: LayerSae, x: torch.Tensor, noise: torch.Tensor) -> list[dict[int, float]]:
-    """The strongest active features of each passage of x + noise, from all of them, sorted."""
+    """The strongest active features of each passage of x + noise, by magnitude, from all of them,
+    sorted."""
     rows = []
     for row in (x + noise).split(1):
-        features = sae.encode(row)[0].tolist()
+        features = sae.encode(row)[0].abs().tolist()
         order = sorted(range(len(features)), key=lambda feature: -features[feature])
         rows.append({feature: features[feature] for feature in order[:TOP] if features[feature]})
     return rows

@@ -42,6 +42,8 @@ def metrics_rows(families: Sequence[Family], layout: Layout, *, exact: bool = Fa
     :raises UsageError: two columns have the same name.
     """
     columns = columns_of(families, layout)
+    if layout.only is not None:
+        columns = tuple(column for column in columns if column.name in layout.only)
     if exact:
         columns = tuple(
             replace(column, type="float64") if column.type == "float32" else column
