@@ -110,6 +110,7 @@ class SaeEntry(Entry):
     architecture: str | None = None
     d_sae: int | None = None
     files: str | None = None
+    content: str | None = None
     revision: str | None = None
     trained_on: str | None = None
     """The model that its metadata name."""

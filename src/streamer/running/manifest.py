@@ -91,6 +91,7 @@ def sae_entries(worker: Worker) -> tuple[SaeEntry, ...]:
             architecture=sae.sae.cfg.architecture(),
             d_sae=sae.W_dec.shape[0],
             files=sae.fingerprint,
+            content=sae.content,
             revision=sae.revision,
             trained_on=sae.trained_on,
             context_size=sae.trained_length,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import streamer
-from streamer.computing.model import content
+from streamer.computing.model import content, fingerprint
 from streamer.computing.model.content import content_hash
 from streamer.config import RunConfig
 from streamer.errors import UsageError
@@ -105,13 +105,37 @@ def test_a_run_does_not_go_on_with_other_weights_in_a_middle_layer(tmp_path):
     manifest.write_text(json.dumps(entries | {"status": "stopped"}))
     file = path / "model.safetensors"
     assert file.stat().st_size > 5 * 2**20
-    with file.open("r+b") as opened:
-        opened.seek(file.stat().st_size // 2)
-        byte = opened.read(1)
-        opened.seek(-1, os.SEEK_CUR)
-        opened.write(bytes([byte[0] ^ 1]))
+    change_a_byte(file)
     with pytest.raises(UsageError, match="the model's content was"):
         streamer.run(RunConfig(**settings))
     del entries["model"]["content"]  # as earlier versions wrote it
     manifest.write_text(json.dumps(entries | {"status": "stopped"}))
     streamer.run(RunConfig(**settings))
+
+
+def test_a_run_does_not_go_on_with_other_weights_in_the_middle_of_an_sae(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint, "ENDS", 64)
+    path = make_model(tmp_path, "llama")
+    (tmp_path / "in.jsonl").write_text('{"text": "The moon"}\n{"text": "is far away"}\n')
+    settings = {"model": str(path), "sae": make_saes(tmp_path, (0,)), "layers": (0,)}
+    settings |= {"paths": [str(tmp_path / "in.jsonl")], "out": tmp_path / "RUN", "progress": "none"}
+    streamer.run(RunConfig(**settings))
+    manifest = tmp_path / "RUN" / "manifest.json"
+    entries = json.loads(manifest.read_text())
+    assert entries["saes"][0]["content"] == content_hash(tmp_path / "sae_0")
+    manifest.write_text(json.dumps(entries | {"status": "stopped"}))
+    change_a_byte(tmp_path / "sae_0" / "sae_weights.safetensors")
+    with pytest.raises(UsageError, match="the SAE of layer 0 has other files than it had"):
+        streamer.run(RunConfig(**settings))
+    del entries["saes"][0]["content"]  # as earlier versions wrote it
+    manifest.write_text(json.dumps(entries | {"status": "stopped"}))
+    streamer.run(RunConfig(**settings))
+
+
+def change_a_byte(file: Path) -> None:
+    """One in its middle."""
+    with file.open("r+b") as opened:
+        opened.seek(file.stat().st_size // 2)
+        byte = opened.read(1)
+        opened.seek(-1, os.SEEK_CUR)
+        opened.write(bytes([byte[0] ^ 1]))

@@ -39,7 +39,10 @@ def test_a_folder_is_itself_though_a_hub_model_has_its_name(tmp_path, llama, mon
 def test_a_folder_is_known_by_every_name_it_has(tmp_path, llama, monkeypatch):
     kept = tmp_path / "hub/models--google--gemma-2-2b/snapshots/0123abcd"
     shutil.copytree(llama, kept)
-    assert "gemma-2-2b" in load_model(kept).identity.aliases
+    identity = load_model(kept).identity
+    assert identity.is_called("gemma-2-2b")
+    assert identity.is_called("google/gemma-2-2b")
+    assert not identity.is_called("someone/gemma-2-2b")
     (tmp_path / "linked").symlink_to(llama)
     assert {"linked", "llama"} <= load_model(tmp_path / "linked").identity.aliases
     monkeypatch.chdir(llama)

@@ -2,11 +2,9 @@
 
 import contextlib
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from torch._subclasses import FakeTensorMode
@@ -15,28 +13,13 @@ from transformer_lens.model_bridge.sources.transformers import determine_archite
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging
 
-from streamer import embedded
-from streamer.computing.model.find import cached_revision, first_line
-from streamer.computing.model.fingerprint import fingerprint
+from streamer.computing.model.find import first_line
 from streamer.computing.model.hook_names import names_of
+from streamer.computing.model.identity import ModelIdentity, identity_of
 from streamer.computing.model.text_part import model_part
 from streamer.computing.model.tokenizer import ModelTokenizer, read_tokenizer, stand_in
-from streamer.config import EMBEDDED, RunConfig
+from streamer.config import RunConfig
 from streamer.errors import UsageError
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Which model it is, for messages and the manifest."""
-
-    name: str
-    """As configured: a hub name or a directory."""
-    aliases: frozenset[str]
-    """Lower-case names under which SAE metadata may know it."""
-    revision: str | None
-    """The hub's commit."""
-    fingerprint: str | None
-    """Of a local directory's files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +91,7 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
     context, context_note = _context(bridge)
     return Architecture(
         path=path,
-        identity=_identity(bridge, config, path),
+        identity=identity_of(bridge, config, path),
         revision=config.revision,
         tokenizer=tokenizer,
         context=context,
@@ -202,28 +185,3 @@ def _context(bridge: Any) -> tuple[int, str]:
         f"passages of at most {even:,} tokens, not {context:,}: a longer one would change the "
         f"numbers of all others in its batch (rope_type longrope in the model's config.json)"
     )
-
-
-def _identity(bridge: Any, config: RunConfig, path: str) -> ModelIdentity:
-    """A hub model is known by its name; a directory by its own and by what its config.json says."""
-    aliases = {embedded.NAME} if config.model == EMBEDDED else _names_of(Path(path))
-    file = Path(path) / "config.json"
-    if file.is_file():
-        origin = json.loads(file.read_text("utf-8")).get("_name_or_path")
-        aliases |= {Path(origin).name} if origin else set()
-    revision = None
-    if not Path(path).is_dir():  # Hugging Face knows the commit only of some models that it loads
-        loaded = getattr(bridge.original_model.config, "_commit_hash", None)
-        revision = cached_revision(path, config.revision) or loaded
-    known = frozenset(alias.lower() for alias in aliases)
-    return ModelIdentity(config.model, known, revision, fingerprint(path))
-
-
-def _names_of(path: Path) -> set[str]:
-    """What a model in the directory `path`, or of that name on the hub, may be called."""
-    names = {path.name}
-    for folder in (path, path.resolve()) if path.is_dir() else ():
-        # the hub's cache keeps google/gemma-2-2b in models--google--gemma-2-2b/snapshots/COMMIT
-        kept = [part.rpartition("--")[2] for part in folder.parts if part.startswith("models--")]
-        names |= {folder.name, *kept}
-    return names

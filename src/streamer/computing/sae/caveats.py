@@ -48,8 +48,13 @@ def caveats(
     metadata = sae.cfg.metadata
     if is_of_another_model(metadata.model_name, model):
         yield (
-            f"trained on {metadata.model_name}, and measured on "
-            f"{' or '.join(sorted(model.identity.aliases))} (allow_other_model)"
+            f"trained on {metadata.model_name}, and measured on {model.identity.in_words} "
+            f"(allow_other_model)"
+        )
+    elif metadata.model_name and not model.identity.is_called(metadata.model_name):
+        yield (
+            f"trained on {metadata.model_name}, which the model is by _name_or_path in its "
+            f"config.json alone: fine-tunes keep that"
         )
     silent = [key for key in IDENTIFYING if metadata[key] is None]
     if metadata.hf_hook_name is not None:

@@ -7,11 +7,9 @@ either honoured or refused here; `processing` does the same for how its model wa
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sae_lens.registry import SAE_CLASS_REGISTRY, SAE_TRAINING_CLASS_REGISTRY
-from transformer_lens.supported_models import MODEL_ALIASES
 
 from streamer.computing.model.hook_names import in_hugging_face, is_among
 from streamer.computing.model.language_model import LanguageModel
@@ -91,7 +89,7 @@ def refuse_misfit(
     if not config.allow_other_model and is_of_another_model(metadata.model_name, model):
         raise UsageError(
             f"the SAE {location} was trained on {metadata.model_name}, and the model is "
-            f"{' or '.join(sorted(model.identity.aliases))}. Choose SAEs of this model, "
+            f"{model.identity.in_words}. Choose SAEs of this model, "
             f"or the model of these SAEs; or give --allow-other-model to measure this one with "
             f"them, as a fine-tune of theirs. A directory is known by its name, or by "
             f"_name_or_path in its config.json."
@@ -101,7 +99,10 @@ def refuse_misfit(
 def is_of_another_model(trained_on: str | None, model: LanguageModel) -> bool:
     """Whether an SAE that was trained on the model of that name was trained on another than
     `model`; False if it does not say on which."""
-    return trained_on is not None and not _names(trained_on) & model.identity.aliases
+    identity = model.identity
+    return trained_on is not None and not (
+        identity.is_called(trained_on) or identity.claims_to_be(trained_on)
+    )
 
 
 def _refuse_architecture(sae: Any, said: Mapping[str, Any], location: str) -> None:
@@ -148,7 +149,7 @@ def _refuse_numbers(sae: Any, location: str) -> None:
             f"Correct k in its cfg.json."
         )
     for name, weight in sae.named_parameters():
-        total = float(weight.sum())  # one look at each, and no copy
+        total = float(weight.detach().sum())  # one look at each, and no copy
         if math.isnan(total) or (math.isinf(total) and name != "threshold"):
             raise UsageError(
                 f"the SAE {location} has numbers in {name} that are not finite: what it says of "
@@ -172,12 +173,3 @@ def _refuse_hook(metadata: Any, location: str, index: int, model: LanguageModel)
             f"the SAE {location} was trained on head {metadata.hook_head_index} of {hook} alone, "
             f"and the run reads all heads. Choose SAEs of all."
         )
-
-
-def _names(trained_on: str) -> set[str]:
-    """The names under which the model that an SAE was trained on may be known here."""
-    names = {trained_on}
-    for official, aliases in MODEL_ALIASES.items():
-        if trained_on in (official, Path(official).name, *aliases):
-            names |= {official, *aliases}
-    return {Path(name).name.lower() for name in names}

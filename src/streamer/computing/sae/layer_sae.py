@@ -39,7 +39,9 @@ class LayerSae:
         self.location = location
         self.sae = sae
         self.fingerprint = fingerprint
-        """A hash of a local directory's files."""
+        """A hash of a local directory's files, of large ones only their ends."""
+        self.content: str | None = None
+        """A hash of all of them that decide numbers."""
         self.revision = revision
         """The hub's commit of a release."""
         self.is_centred = is_centred

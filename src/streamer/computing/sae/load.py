@@ -1,11 +1,13 @@
 """The sparse autoencoders: loaded through SAELens, checked against the model."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import LLM_METADATA_KEYS, sae_lens_disk_loader
 
+from streamer.computing.model.content import content_hash
 from streamer.computing.model.find import cached_revision, first_line
 from streamer.computing.model.fingerprint import fingerprint
 from streamer.computing.model.language_model import LanguageModel
@@ -29,6 +31,17 @@ def load_saes(
     :raises UsageError: an SAE cannot be loaded, expects what it is not given here, or was made for
         another hook, width or model.
     """
+    with ThreadPoolExecutor(1, "hashing") as beside:  # as long as they are read anyway
+        contents = [beside.submit(content_hash, found.location) for found in locations]
+        saes = _load_all(locations, config, model)
+    for sae, content in zip(saes, contents, strict=True):
+        sae.content = content.result()
+    return saes
+
+
+def _load_all(
+    locations: Sequence[SaeLocation], config: RunConfig, model: LanguageModel
+) -> tuple[LayerSae, ...]:
     saes, notes = [], []
     processing = Processing(config, model)
     for index, found in enumerate(locations):
