@@ -201,6 +201,14 @@ def test_after_a_batch_was_split_none_is_larger_than_what_did_fit_for_a_while():
     assert most(budget) == 256
 
 
+def test_a_batch_that_did_not_fit_and_of_which_nothing_was_measured_halves_the_bytes():
+    """As when every part of it fails for another reason."""
+    budget = Budget(256)
+    before = budget.bytes
+    budget.measured(Work(splits=1), 1.0)
+    assert budget.bytes == before / 2
+
+
 def test_what_does_not_fit_again_and_again_is_tried_ever_less():
     budget, splits = Budget(256), []
     for batch in range(20 * RETRY):

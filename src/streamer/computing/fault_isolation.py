@@ -100,16 +100,19 @@ class FaultIsolation:
         """Take every batch a step further, the newest first, so that the device has work while the
         oldest is waited for. `batch` is the newest; its first step is to be launched."""
         done, failed = self._advance(batch)
-        while failed and self._in_flight:  # what others hold must not make a record fail alone
+        # what others hold must make neither a record fail alone nor the proof that it is to blame
+        while self._in_flight and (failed or any(_has_lost_all(*one) for one in done)):
             more, too = self._advance(None)
             done, failed = done + more, failed + too
-        # only now, when nothing is held any more of those that failed
-        done += [self._rescue(*one) for one in failed]
-        return self._passed_on(done)
+        results = [self._checked(*one) for one in done]
+        results += [self._alone(*one) for one in failed]
+        return self._passed_on(results)
 
-    def _advance(self, newest: Batch | None) -> tuple[list[Result], list[tuple[Batch, Failure]]]:
+    def _advance(
+        self, newest: Batch | None
+    ) -> tuple[list[tuple[Batch, Result]], list[tuple[Batch, Failure]]]:
         worker, before, self._in_flight = self._worker, self._in_flight, deque()
-        done, failed = list[Result](), list[tuple[Batch, Failure]]()
+        done, failed = list[tuple[Batch, Result]](), list[tuple[Batch, Failure]]()
         if newest is not None:
             launched = _outcome(partial(worker.launch, newest))
             if isinstance(launched, Failure):
@@ -124,8 +127,14 @@ class FaultIsolation:
             elif found is None:
                 self._in_flight.appendleft(one)
             else:
-                done.append(self._checked(one.batch, found))
+                done.append((one.batch, found))
         return done, failed
+
+    def _alone(self, batch: Batch, failure: Failure) -> Result:
+        """What comes of `batch`, which failed beside others that are done now."""
+        if len(batch.records) == 1:  # there are no halves to try: it may fit by itself
+            return self._attempt(batch, self._rescue)
+        return self._rescue(batch, failure)
 
     def _attempt(self, batch: Batch, otherwise: Callable[[Batch, Failure], Result]) -> Result:
         found = _outcome(partial(self._worker.process, batch))
@@ -142,7 +151,7 @@ class FaultIsolation:
         if result.records:
             self._has_measured = True
             self._known_good = max(result.records, key=lambda record: record.longest)
-        elif batch.records:
+        elif _has_lost_all(batch, result):
             self._blame(batch.records, Failure(NOT_FINITE))
         return result
 
@@ -239,6 +248,11 @@ def _outcome(step: Callable[[], T]) -> T | Failure:
                 f"Resume the run: it goes on behind the last finished part"
             ) from error
         return Failure(f"the model raised {one_line(error)}")
+
+
+def _has_lost_all(batch: Batch, result: Result) -> bool:
+    """Whether none of the records of `batch` was measured."""
+    return bool(batch.records) and not result.records
 
 
 def _together(first: Result, second: Result, failure: Failure) -> Result:

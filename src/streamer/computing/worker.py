@@ -1,4 +1,4 @@
-"""One device at work: a batch of token ids in, a table of numbers out."""
+"""One device at work: a batch of token ids in, the rows of every table out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -56,9 +56,10 @@ class Worker:
     """Owns a device: the model, the SAEs and the noise on it. Used from one thread.
 
     A batch takes four steps: `launch`, `decompose`, `measure`, `collect`. No step waits for what
-    was begun in it (but for passages that must be run again), so that a device with other batches
-    is never without work. None knows what to do about a batch that fails, or that does not fit the
-    memory: `FaultIsolation` does.
+    was begun in it, so that a device with other batches is never without work; but for passages
+    that must be run again, and for rows that go without a mask (see `LanguageModel._is_masked`).
+    None knows what to do about a batch that fails, or that does not fit the memory:
+    `FaultIsolation` does.
     """
 
     def __init__(
@@ -104,7 +105,8 @@ class Worker:
         return Batch(window, tuple(records), rejections, self.packing.pack(records))
 
     def launch(self, batch: Batch) -> InFlight:
-        """Let the device run `batch` through the model and the SAEs; does not wait for it.
+        """Let the device run `batch` through the model and the SAEs; does not wait for it, but for
+        rows that go without a mask.
 
         Raises whatever the model and the device raise, as do the other steps.
         """

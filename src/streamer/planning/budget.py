@@ -192,7 +192,7 @@ class Budget:
         happens again, it takes twice as many."""
         if math.isfinite(self._ceiling):
             self._retry_ceiling *= 2
-        self._ceiling = min(self.bytes, max(1, predicted))
+        self._ceiling = min(self.bytes, predicted or self.bytes / 2)
         self._below_ceiling = 0
         self._trials = []
         self._settle()

@@ -126,7 +126,8 @@ class LanguageModel:
         self, rows: PackedTokens, on_device: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "layer passage width"]:
         """The hooked activation of every layer at each passage's last token. `on_device` are the
-        arrays of `rows`, if they are there already. Does not wait for the device.
+        arrays of `rows`, if they are there already. Does not wait for the device, but for rows
+        without a mask: see `_is_masked`.
 
         Runs no layer behind the last hook, and no unembedding.
         """
