@@ -162,6 +162,17 @@ def test_a_whole_run_does_not_begin_where_shards_are_or_were(tmp_path, settings)
         prepare(config)
 
 
+def test_a_shard_whose_folder_is_gone_does_not_begin_over_its_parts(tmp_path, settings):
+    out = tmp_path / "RUN"
+    for name in ("s0", "s1"):
+        assert start(name, settings, out).wait(60) == 0
+    shutil.rmtree(out / "shards" / "s1")
+    config = RunConfig(**settings | {"out": out})
+    with pytest.raises(UsageError, match=r"part-s1-00000.parquet is a part of the shard s1"):
+        prepare(config, shard=Shard("s1", InputRange()))
+    prepare(config, shard=Shard("s2", InputRange()))
+
+
 @pytest.mark.parametrize("name", ["", "S0", "0", "s-0", "../s", "s0\n"])
 def test_a_name_that_would_not_keep_shards_apart_is_refused(name):
     with pytest.raises(UsageError, match="a shard cannot be called"):

@@ -1,7 +1,9 @@
 """What it takes to add a table: this one has a row for each passage with many active features."""
 
+import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,9 @@ from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.results.check.audit import check
 from streamer.results.check.leftovers import repair
-from streamer.tables import TABLES, Layout, Rows, Table
+from streamer.running.prepare import prepare
+from streamer.tables import METRICS, REJECTED, TABLES, Layout, Rows, Table
+from support.inputs import inputs
 from support.made_runs import MadeRun
 from support.processes import GOOD, Popen
 from support.runs import run_with
@@ -218,3 +222,25 @@ def copy_of(run, folder: Path) -> MadeRun:
             to.parent.mkdir(parents=True, exist_ok=True)
             to.write_bytes(file.read_bytes())
     return MadeRun(folder / "RUN", Path(run.manifest["config"]["paths"][0]))
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ([REJECTED], "one must lead, whose parts make the commits, and none do"),
+        ([METRICS], "one must be counted as rejected, and none are"),
+        ([*TABLES, replace(REJECTED, name="more")], "counted as rejected, and rejected, more are"),
+        ([*TABLES, DENSE, DENSE], "dense is there twice"),
+        ([*TABLES, replace(DENSE, name="shards")], "'shards' cannot be a folder's name"),
+        ([*TABLES, replace(DENSE, name="../x")], "'../x' cannot be a folder's name"),
+        (
+            [METRICS, replace(REJECTED, schema=pa.schema([("row", pa.int64())]))],
+            "rejected is counted, and has no source",
+        ),
+    ],
+)
+def test_tables_that_make_no_run_are_told(tmp_path, tables, message):
+    settings = inputs(tmp_path, 1)
+    with pytest.raises(UsageError, match=re.escape(message)):
+        prepare(RunConfig(**settings), tables=tables)
+    assert not (tmp_path / "RUN").exists()

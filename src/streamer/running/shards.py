@@ -9,7 +9,7 @@ from streamer.errors import UsageError
 from streamer.loading.sources import Source
 from streamer.records import InputRange
 from streamer.writing.commit import writers
-from streamer.writing.names import is_shard, part_of
+from streamer.writing.names import SHARDS, is_shard, part_of
 from streamer.writing.storage.local import LocalStorage
 from streamer.writing.storage.new_folder import MANIFEST, is_run
 
@@ -69,17 +69,35 @@ def refuse_whole_run(out: Path, leads: str) -> None:
 
     :raises UsageError: there is one.
     """
-    try:
-        files = LocalStorage(out).list(leads)
-    except OSError as error:
-        raise UsageError(f"cannot read {out}: {error}. Make it readable.") from None
-    parts = {file: part_of(file.rpartition("/")[2]) for file in files}
-    whole = (file for file, part in parts.items() if part and not part.shard)
+    whole = (file for file, shard in _parts(out, leads).items() if not shard)
     if found := MANIFEST if is_run(out) else next(whole, None):
         raise UsageError(
             f"{out} holds a run that is not cut into shards ({out / found}), and a shard would "
             f"write rows that it has. Give all shards another directory as out."
         )
+
+
+def refuse_orphans(out: Path, leads: str, shard: str) -> None:
+    """Return if the new `shard` has no parts in `out`, whose rows it would write once more.
+
+    :raises UsageError: it has, from before its folder was removed.
+    """
+    found = next((file for file, of in _parts(out, leads).items() if of == shard), None)
+    if found:
+        raise UsageError(
+            f"{out / found} is a part of the shard {shard}, of which {out / SHARDS / shard} lacks "
+            f"the manifest. Put that back to resume it, or remove the shard's parts of all tables."
+        )
+
+
+def _parts(out: Path, leads: str) -> dict[str, str]:
+    """The parts of the leading table in `out`, and the shard that each is of."""
+    try:
+        files = LocalStorage(out).list(leads)
+    except OSError as error:
+        raise UsageError(f"cannot read {out}: {error}. Make it readable.") from None
+    parts = {file: part_of(file.rpartition("/")[2]) for file in files}
+    return {file: part.shard for file, part in parts.items() if part}
 
 
 def refuse_shards(out: Path) -> None:

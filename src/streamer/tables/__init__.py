@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from streamer.tables.rejected import REJECTED
-from streamer.tables.table import KEYS, Column, Layout, Rows, RunTables, Table, leading
+from streamer.tables.table import (
+    KEYS,
+    Column,
+    Layout,
+    Rows,
+    RunTables,
+    Table,
+    check_tables,
+    leading,
+)
 
 if TYPE_CHECKING:
     from streamer.tables.metrics import Family
@@ -47,6 +56,7 @@ __all__ = [
     "Rows",
     "RunTables",
     "Table",
+    "check_tables",
     "leading",
     "metrics_of",
 ]

@@ -7,15 +7,17 @@ A table says what it is called and which columns it has in every run (`Table`); 
 passages of one run, it says the rest (`Rows`). To add one, write a `Table`, put it into `TABLES`.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamer.config import CarryType
+from streamer.errors import UsageError
 from streamer.records import Rejection, TokenizedRecord
 
 if TYPE_CHECKING:  # torch takes seconds to import, and who checks a run does without
@@ -26,8 +28,11 @@ if TYPE_CHECKING:  # torch takes seconds to import, and who checks a run does wi
 ColumnType: TypeAlias = Literal["float32", "float64", "int32", "category"]
 Unit: TypeAlias = Literal["", "features", "degrees", "nats", "dimensions", "activation", "residual"]
 """`activation`: of an SAE's features; `residual`: of the residual stream; empty: a plain number."""
+Counted: TypeAlias = Literal["rows", "rejected"]
+"""The counts that input rows are divided into."""
 Rounding: TypeAlias = Literal["itself", "one", "radian", "axis", "parts"]
 Arrays: TypeAlias = Sequence[npt.NDArray[Any]]
+_NAME = re.compile(r"(?!shards$)[a-z][a-z0-9_]*")
 ROW = "position among all input records of the run, good and bad, from 0"
 SOURCE = "the file or URL it was read from"
 
@@ -185,9 +190,9 @@ class Table:
     """Whether others follow, which depend on the run."""
     leads: bool = False
     """Whether every commit has a part of it, which makes the commit. One table of a run does."""
-    counted_as: str | None = None
+    counted_as: Counted | None = None
     """What the counts of a run call the number of its rows, if each of them stands for one input
-    row: every input row is in one of the tables that have such a name, once."""
+    row and says its `source`: every input row is in one of the tables that have such a name."""
     reason: str | None = None
     """The column that says why a record is in it, as `reason: particulars`, if one does: the
     summary counts the reasons."""
@@ -235,3 +240,35 @@ class RunTables:
 def leading(tables: Sequence[Table]) -> Table:
     """The one of `tables` whose parts make the commits."""
     return next(table for table in tables if table.leads)
+
+
+def check_tables(tables: Sequence[Table]) -> None:
+    """Return if a run can put out these tables.
+
+    :raises UsageError: two have one name, none or several lead, or some input rows would be in no
+        table, or in two.
+    """
+    names = [table.name for table in tables]
+    found = [f"{name} is there twice" for name in sorted(set(names)) if names.count(name) > 1]
+    found += [f"{name!r} cannot be a folder's name" for name in names if not _NAME.fullmatch(name)]
+    leads = [table.name for table in tables if table.leads]
+    if len(leads) != 1:
+        found.append(f"one must lead, whose parts make the commits, and {_listed(leads)} do")
+    for what in get_args(Counted):
+        counted = [table.name for table in tables if table.counted_as == what]
+        if len(counted) != 1:
+            found.append(f"one must be counted as {what}, and {_listed(counted)} are")
+    found += [
+        f"{table.name} is counted, and has no source"
+        for table in tables
+        if table.counted_as and "source" not in table.schema.names
+    ]
+    if found:
+        raise UsageError(
+            f"these tables do not make a run: {'; '.join(found)}. Add to streamer.tables.TABLES, "
+            f"or put a table of yours in the place of one of them."
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
