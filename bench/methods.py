@@ -40,7 +40,7 @@ from streamer.computing.load import load_worker
 from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 
 BF16 = "streamer bf16"
 STREAMER: dict[str, dict[str, Any]] = {"streamer": {}, BF16: {"bf16": True}}
@@ -176,7 +176,7 @@ def _streamer(model: BenchModel, options: argparse.Namespace) -> Row:
         ("RUN", options.limit),
     ):
         config = RunConfig(**settings, out=options.into / name, limit=limit)
-        summary = anyio.run(run_loaded, prepare(config), worker)
+        summary = anyio.run(run_prepared, prepare(config), worker)
     return {"records": summary.counters.done, "seconds": 1 / summary.per_second}
 
 

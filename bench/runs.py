@@ -25,7 +25,7 @@ from streamer.planning.planner import Planner
 from streamer.records import Chunk
 from streamer.results.summary import Summary
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 
 BATCH_TOKENS = {"cpu": 1024, "gpu": 16_384}
 """Positions of a planned batch, by shape."""
@@ -179,4 +179,4 @@ def whole_run(worker: Worker, config: RunConfig) -> Summary:
     """A run from reading to Parquet with a worker that is loaded; its output is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepare(config.model_copy(update={"out": Path(folder) / "RUN"}))
-        return anyio.run(run_loaded, prepared, worker)
+        return anyio.run(run_prepared, prepared, worker)

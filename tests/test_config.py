@@ -57,6 +57,14 @@ def test_what_cannot_be_is_refused_by_name(settings, message):
         load_config(None, settings)
 
 
+def test_a_map_on_the_command_line_does_not_hide_what_is_wrong_in_the_file(tmp_path):
+    file = tmp_path / "streamer.toml"
+    file.write_text('carry = "domain"\n')
+    with pytest.raises(UsageError, match="carry"):
+        load_config(file)
+    assert load_config(file, {"carry": {"n": "int64"}}).carry == {"domain": "string", "n": "int64"}
+
+
 def test_every_setting_explains_itself():
     for name, field in RunConfig.model_fields.items():
         assert field.description, name

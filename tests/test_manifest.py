@@ -9,6 +9,7 @@ import pytest
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.manifest import FORMAT, Counts, Manifest
+from streamer.records import InputRange
 from streamer.results.run import open_run
 from streamer.running.resume import as_begun, refuse_changes
 
@@ -91,7 +92,7 @@ def test_what_is_updated_is_checked_as_what_is_read():
 
 def refuse(earlier: Manifest, **settings: Any) -> None:
     config = as_begun(RunConfig(**settings), earlier)
-    refuse_changes(Path("RUN"), earlier, config, FIRST["inputs"])
+    refuse_changes(Path("RUN"), earlier, config, FIRST["inputs"], InputRange())
 
 
 def test_a_setting_that_an_old_run_lacks_counts_as_its_default():

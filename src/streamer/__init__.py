@@ -76,7 +76,7 @@ def _run(prepared: "Prepared") -> "Summary":
     except RuntimeError:
         return anyio.run(run_prepared, prepared)
     with ThreadPoolExecutor(1) as thread:  # a notebook's loop is running: run in another thread's
-        running = thread.submit(anyio.run, run_prepared, prepared)
+        running = thread.submit(lambda: anyio.run(run_prepared, prepared))
         try:
             return running.result()
         except BaseException:

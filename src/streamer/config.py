@@ -240,7 +240,9 @@ def load_config(file: Path | None = None, overrides: Mapping[str, Any] | None = 
             raise UsageError(f"{file} is not valid TOML: {error}") from None
     for key, value in (overrides or {}).items():
         # maps are merged: a --carry on the command line adds to those of the file
-        settings[key] = {**settings.get(key, {}), **value} if isinstance(value, dict) else value
+        in_file = settings.get(key, {})
+        is_map = isinstance(value, dict) and isinstance(in_file, dict)
+        settings[key] = {**in_file, **value} if is_map else value
     try:
         return RunConfig(**settings)
     except ValidationError as error:

@@ -83,7 +83,7 @@ def test_a_terminal_shows_everything_the_stages_do(tmp_path):
         shown = "\n".join(screen.display)
         if "holds the others back" in shown and re.search(r"done .*[1-9]\d*/", shown):
             seen = shown
-            if "samples/s" in shown and re.search(r"batch +16 samples", shown):
+            if "records/s" in shown and re.search(r"batch +16 records", shown):
                 process.send_signal(signal.SIGINT)
                 break
     while process.poll() is None:
@@ -95,7 +95,7 @@ def test_a_terminal_shows_everything_the_stages_do(tmp_path):
             process.wait(60)
     for part in (
         "streamer · embedded",
-        "samples/s",
+        "records/s",
         "tokens/s",
         "to go",
         "loaded",

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.processes import GOOD, run
+from support.processes import GOOD, run, run_python
 
 BAD = {
     "no such file": (["nowhere.json"], "nothing to read at nowhere.json"),
@@ -90,3 +90,15 @@ def test_what_no_hub_knows_is_told_within_seconds(folder, arguments, message):
     assert re.search(message, " ".join(done.stderr.split())), done.stderr
     assert "Traceback" not in done.stderr
     assert time.monotonic() - begin < 60  # not a speed: that nobody waits out a network
+
+
+def test_a_working_directory_that_is_gone_is_told(tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    removing = "import os; os.rmdir(os.getcwd()); from streamer.commands.cli import main; main()"
+    done = run_python("-c", removing, "run", folder=gone)
+    assert done.returncode == 2
+    assert (
+        done.stderr
+        == "error: the working directory has been removed. Change to one that is there.\n"
+    )

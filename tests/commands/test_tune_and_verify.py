@@ -53,7 +53,7 @@ def test_tune_measures_every_size_and_writes_the_best_into_a_file(loaded, tmp_pa
     file.write_text("# mine\nlimit = 5  # few\nbatch_size = 3\n")
     assert command("tune", "--batch-sizes", "1,4", "--write", str(file), *FEW) == 0
     printed = capsys.readouterr().out
-    for heading in ("batch size", "time", "speed-up", "samples/s", "peak memory"):
+    for heading in ("batch size", "time", "speed-up", "records/s", "peak memory"):
         assert heading in printed
     written = tomllib.loads(file.read_text())
     assert written["batch_size"] in (1, 4)

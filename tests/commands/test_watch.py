@@ -158,7 +158,7 @@ def test_watch_shows_the_live_display_in_another_terminal_and_ends_with_the_run(
             if not seen and "holds the others back" in shown:
                 seen = shown
                 beating.stdin.close()
-    for part in ("streamer · [not markup]", "80/200", "8.5 samples/s", "loaded", "peak 1.2 GB"):
+    for part in ("streamer · [not markup]", "80/200", "8.5 records/s", "loaded", "peak 1.2 GB"):
         assert part in seen, seen
     assert watcher.wait(60) == 0
     assert "finished | Progress: 80/200 samples" in "\n".join(screen.display)

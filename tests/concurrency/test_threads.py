@@ -54,9 +54,9 @@ def test_the_thread_that_loads_is_gone_while_another_computes(tmp_path, monkeypa
     loaded_in, lives = [], []
     feed = FaultIsolation.feed
 
-    def load(*arguments) -> Worker:
+    def load(*arguments, **settings) -> Worker:
         loaded_in.append(threading.current_thread())
-        return load_worker(*arguments)
+        return load_worker(*arguments, **settings)
 
     def look(computing: FaultIsolation, batch: Batch) -> list[Result]:
         lives.append(loaded_in[0].is_alive())

@@ -26,7 +26,7 @@ from streamer.loading.reading import read_items
 from streamer.loading.retrying import RETRIES, RetryingFile
 from streamer.loading.sources import expand, read_bytes
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from support.runs import run_with
 
 LINES = "".join(
@@ -208,7 +208,7 @@ def test_an_input_that_vanished_before_its_turn_is_told_at_once(tmp_path, embedd
     worker = embedded_worker(prepared.loader.fields.kind)
     begin = time.monotonic()
     with pytest.raises(RunFault, match=r"b\.jsonl is gone: .* resume the run"):
-        anyio.run(run_loaded, prepared, worker)
+        anyio.run(run_prepared, prepared, worker)
     assert time.monotonic() - begin < 10  # the retries would take half a minute
 
 

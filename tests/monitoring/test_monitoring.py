@@ -47,12 +47,12 @@ def test_the_display_shows_every_number_and_names_the_slowest_stage():
     for part in (
         "40%",
         "80/200",
-        "8.5 samples/s",
+        "8.5 records/s",
         "512 tokens/s",
         "14s to go",
         "loaded  50%",
         "compute holds the others back",
-        "16 samples",
+        "16 records",
         "rejected 3",
         "peak 1.2 GB",
     ):

@@ -11,7 +11,7 @@ from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.monitoring.snapshot import Snapshot
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from streamer.writing.writer import Writer
 
 
@@ -46,7 +46,7 @@ def test_a_run_is_heard_of_from_its_notes_to_its_last_record(
     worker, progress = embedded_worker("contrast"), Recording()
     monkeypatch.setattr(worker.model, "notes", ["something to know"])
     config = RunConfig(out=tmp_path / "RUN", limit=20, batch_size=4)
-    anyio.run(run_loaded, prepare(config, progress=progress), worker)
+    anyio.run(run_prepared, prepare(config, progress=progress), worker)
     note, begin, *shown, end = progress.heard
     assert note == ("print", "note: something to know")
     assert begin == ("begin", f"streamer · {config.model} · layers 1, 3, 5")
@@ -64,7 +64,7 @@ def test_noise_that_is_faint_beside_the_residuals_is_told_once(tmp_path, std, to
         RunConfig(out=tmp_path / "RUN", limit=20, batch_size=4, noise_std=std),
         Recording(),
     )
-    anyio.run(run_loaded, prepare(config, progress=progress), load_worker(config, "contrast"))
+    anyio.run(run_prepared, prepare(config, progress=progress), load_worker(config, "contrast"))
     notes = [line for what, line in progress.heard if what == "print"]
     assert len(notes) == told
     log = [json.loads(line) for line in (tmp_path / "RUN" / "log.jsonl").read_text().splitlines()]
@@ -85,7 +85,7 @@ def test_a_blank_that_is_doubled_is_told_once(tmp_path, prompt, separator, told)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     progress = Recording()
     config = RunConfig(paths=[str(path)], out=tmp_path / "RUN", batch_size=2, separator=separator)
-    anyio.run(run_loaded, prepare(config, progress=progress), load_worker(config, "contrast"))
+    anyio.run(run_prepared, prepare(config, progress=progress), load_worker(config, "contrast"))
     notes = [line for what, line in progress.heard if what == "print"]
     assert len(notes) == told
     assert all(f"record 0 of {path} ends with a blank" in note for note in notes)
@@ -99,6 +99,6 @@ def test_a_run_that_breaks_off_is_heard_to_end(tmp_path, embedded_worker, monkey
     progress = Recording()
     config = RunConfig(out=tmp_path / "RUN", limit=20)
     with pytest.raises(RunFault, match="a stage broke"):
-        anyio.run(run_loaded, prepare(config, progress=progress), embedded_worker("contrast"))
+        anyio.run(run_prepared, prepare(config, progress=progress), embedded_worker("contrast"))
     assert [what for what, _ in progress.heard].count("begin") == 1
     assert progress.heard[-1][0] == "end"

@@ -14,7 +14,7 @@ from streamer.config import RunConfig
 from streamer.errors import RunFault
 from streamer.monitoring.status import StatusFile, read_status
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from support.runs import run_with
 from support.snapshots import NOW, status_file
 
@@ -94,7 +94,7 @@ def test_present_trouble_is_in_the_status(tmp_path, embedded_worker, monkeypatch
     monkeypatch.setattr(StatusFile, "write", lambda _, *what: written.append(what))
     prepared = prepare(RunConfig(out=tmp_path / "RUN", limit=20, progress="none"))
     prepared.counters.waiting_for = "disk full: waiting"
-    anyio.run(run_loaded, prepared, embedded_worker("contrast"))
+    anyio.run(run_prepared, prepared, embedded_worker("contrast"))
     state, now = written[0]
     assert (state, now.note) == ("paused", "disk full: waiting")
 

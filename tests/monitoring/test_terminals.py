@@ -25,7 +25,7 @@ from streamer.monitoring.display import progress_on
 from streamer.monitoring.progress import SILENT
 from streamer.monitoring.screen import Screen
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from streamer.running.signals import stop_on_signal
 from support.processes import COMMAND, GOOD, Popen
 
@@ -126,7 +126,7 @@ def test_notes_on_a_terminal_that_is_gone_end_no_run(tmp_path, embedded_worker, 
     with Screen(Console(file=Gone()), "lines") as gone:
         config = RunConfig(out=tmp_path / "RUN", limit=3)
         prepared = prepare(config, progress=progress_on(gone))
-        anyio.run(run_loaded, prepared, worker)
+        anyio.run(run_prepared, prepared, worker)
     assert streamer.open_run(tmp_path / "RUN").manifest["status"] == "finished"
 
 

@@ -18,7 +18,7 @@ from streamer.loading.loader import Loader
 from streamer.planning.planner import Planner
 from streamer.results.run import open_run
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from streamer.writing.writer import Writer
 from support.inputs import LINE, inputs, rejected
 from support.instant import Instant
@@ -159,7 +159,7 @@ def test_a_stage_that_breaks_ends_the_run_though_a_pipe_is_silent(tmp_path, work
 
     async def main() -> None:
         with anyio.fail_after(20):
-            await run_loaded(prepared, worker)
+            await run_prepared(prepared, worker)
 
     try:
         with pytest.raises(RunFault, match="ArrowInvalid"):

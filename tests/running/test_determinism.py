@@ -16,7 +16,8 @@ from streamer.embedded import LAYERS, MODEL, RECORDS, SAES
 from streamer.records import PASSAGES
 from streamer.results.run import Run
 from support.agreement import Rounding, disagreements
-from support.reference import Reference, Value
+from support.reference import Value
+from support.reference_rows import Reference
 from support.runs import run_with
 
 COUNT = 20

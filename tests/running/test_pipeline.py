@@ -17,7 +17,7 @@ from streamer.loading.loader import CHUNK_RECORDS
 from streamer.results.run import open_run
 from streamer.running.pipeline import AHEAD, WAITING
 from streamer.running.prepare import Prepared, prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from support.instant import Instant, many
 from support.processes import GOOD
 from support.runs import run_with
@@ -55,7 +55,7 @@ def test_with_a_stalled_writer_little_is_held(tmp_path, worker, monkeypatch):
     monkeypatch.setattr(Writer, "add", stall)
     watcher = threading.Thread(target=look)
     watcher.start()
-    anyio.run(run_loaded, prepared, worker)
+    anyio.run(run_prepared, prepared, worker)
     watcher.join()
     # the loaded queue and the chunk at its door, one window, and what the two short queues hold
     bound = 512 + 2 * CHUNK_RECORDS + (256 + CHUNK_RECORDS) + (AHEAD + WAITING + 3) * 16
@@ -197,7 +197,7 @@ def test_asked_to_stop_it_drains_what_is_in_flight(tmp_path, worker):
         RunConfig(paths=[many(tmp_path, 50_000)], out=tmp_path / "RUN", progress="none")
     )
     stop_when_at_work(worker, prepared, after=0.0)
-    anyio.run(run_loaded, prepared, worker)
+    anyio.run(run_prepared, prepared, worker)
     run = open_run(tmp_path / "RUN")
     assert run.manifest["status"] == "stopped"
     assert "cause" not in run.manifest
@@ -212,7 +212,7 @@ def test_what_is_in_flight_too_long_is_left_for_another_time(tmp_path, worker, m
     settings = {"paths": [many(tmp_path, 500)], "out": tmp_path / "RUN", "deterministic": True}
     prepared = prepare(RunConfig(progress="none", batch_size=1, window=100, **settings))
     stop_when_at_work(worker, prepared, after=0.5)
-    anyio.run(run_loaded, prepared, worker)
+    anyio.run(run_prepared, prepared, worker)
     assert 0 < prepared.counters.done < 100  # a window takes ten seconds
     assert open_run(tmp_path / "RUN").table("metrics").num_rows == 0
     worker.delay = 0.0

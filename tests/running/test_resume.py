@@ -109,7 +109,7 @@ def test_a_run_that_is_stopped_goes_on(signals, code, status, tmp_path):
     assert done.returncode == 0, done.stderr
     before = int(re.search(r"after ([\d,]+) records", done.stdout)[1].replace(",", ""))
     assert 0 < before < COUNT
-    assert re.search(rf"samples +{COUNT:,} measured, 0 rejected", done.stdout)
+    assert re.search(rf"records +{COUNT:,} measured, 0 rejected", done.stdout)
     resumed = streamer.open_run(tmp_path / "RUN")
     assert resumed.table("metrics")["row"].to_pylist() == list(range(COUNT))
     (earlier,) = resumed.manifest["earlier_sessions"]

@@ -6,6 +6,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import streamer
@@ -242,11 +244,35 @@ def test_a_run_whose_directory_or_settings_are_gone_is_told(folder):
         assert "Traceback" not in done.stderr
 
 
-def test_an_earlier_part_that_is_damaged_is_reported_and_the_run_goes_on(folder):
+def rubbish(part: Path) -> None:
+    part.write_bytes(b"rubbish")
+
+
+def no_reason(part: Path) -> None:
+    pq.write_table(pa.table({"reason": pa.nulls(1, pa.string())}), part)
+
+
+def not_unicode(part: Path) -> None:
+    pq.write_table(pa.table({"reason": pa.array([b"\xff"]).view(pa.string())}), part)
+
+
+@pytest.mark.parametrize("damage", [rubbish, no_reason, not_unicode])
+def test_an_earlier_part_that_is_damaged_is_reported_and_the_run_goes_on(folder, damage):
     manifest = folder / "RUN" / "manifest.json"
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"status": "stopped"}))
-    (folder / "RUN" / "rejected" / "part-00000.parquet").write_bytes(b"rubbish")
+    damage(folder / "RUN" / "rejected" / "part-00000.parquet")
     run_with(None, paths=[str(folder / "in.jsonl")], out=folder / "RUN")
     log = (folder / "RUN" / "log.jsonl").read_text().splitlines()
     (note,) = (line for line in log if '"event":"note"' in line)
     assert "rejected/part-00000.parquet is damaged" in note
+
+
+def test_a_log_that_cannot_be_opened_keeps_no_lock(folder):
+    log = folder / "RUN" / "log.jsonl"
+    log.unlink()
+    log.mkdir()
+    with pytest.raises(UsageError, match="cannot write to the run directory") as kept:
+        again(folder)
+    log.rmdir()
+    again(folder).leave()
+    assert kept.traceback  # a notebook keeps it, and with it all that the first try held

@@ -58,7 +58,7 @@ def go_on(run: Path) -> None:
 
 
 def test_a_run_that_goes_on_tells_that_its_model_is_loaded(begun, monkeypatch, embedded_worker):
-    def load(*_: Any) -> Any:
+    def load(*_: Any, **__: Any) -> Any:
         deadline = time.monotonic() + 10
         while read_status(begun)[0].status != "loading":
             assert time.monotonic() < deadline
@@ -71,7 +71,7 @@ def test_a_run_that_goes_on_tells_that_its_model_is_loaded(begun, monkeypatch, e
 
 
 def test_a_run_whose_model_is_gone_tells_so(begun, monkeypatch):
-    def load(*_: Any) -> Any:
+    def load(*_: Any, **__: Any) -> Any:
         raise UsageError("no model there")
 
     before = open_run(begun).manifest

@@ -40,7 +40,7 @@ PLACES = {
     "plan": ("streamer.planning.planner", "Planner", "_first_batch", 4),
     "compute": ("streamer.computing.fault_isolation", "FaultIsolation", "feed", 4),
     "write": ("streamer.writing.writer", "Writer", "add", 4),
-    "log": ("streamer.writing.event_log", "LogFile", "emit", 1),
+    "log": ("streamer.writing.event_log", "LogFile", "emit", 2),
     "close": ("streamer.writing.directory", "RunDirectory", "close", 0),
 }
 

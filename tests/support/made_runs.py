@@ -11,6 +11,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamer.concurrency.retry import RetryPolicy
 from streamer.loading.identity import identity
 from streamer.loading.sources import expand
 from streamer.results.check.audit import check
@@ -59,7 +60,7 @@ class MadeRun:
 
     def know_input(self) -> None:
         """Say in the manifest that the input was as it is now."""
-        self.manifest(inputs=[identity(one) for one in expand([str(self.input)])])
+        self.manifest(inputs=[identity(one, RetryPolicy()) for one in expand([str(self.input)])])
 
     def drop(self, table: str, number: int) -> None:
         """Remove a part."""

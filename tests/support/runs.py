@@ -13,7 +13,7 @@ from streamer.config import RunConfig
 from streamer.results.run import Run
 from streamer.results.summary import Summary
 from streamer.running.prepare import prepare
-from streamer.running.run import run_loaded
+from streamer.running.run import run as run_prepared
 from streamer.tables import TABLES, Table
 
 
@@ -30,5 +30,5 @@ def run_with(
     One that is given makes rows of `tables`."""
     prepared = prepare(RunConfig(progress="none", **settings), tables=tables)
     worker = worker or embedded(prepared.loader.fields.kind, *settings.get("carry", {}).items())
-    summary = anyio.run(run_loaded, prepared, worker)
+    summary = anyio.run(run_prepared, prepared, worker)
     return streamer.open_run(prepared.out), summary

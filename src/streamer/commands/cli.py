@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import cyclopts
 from rich.console import Console
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Exit codes: 0 done; 1 broken off, or not verified; 2 usage; 128 + signal
     if stopped."""
     try:
+        _require_working_directory()
         code = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except cyclopts.CycloptsError as error:
         see = " ".join(["streamer", *(error.command_chain or ()), "--help"])
@@ -52,6 +54,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if a_thread_hangs():  # Python would wait for it, or for what it holds
         os._exit(code or 0)
     sys.exit(code or 0)
+
+
+def _require_working_directory() -> None:
+    """Return if the working directory is there, which relative paths are from.
+
+    :raises UsageError: it was removed.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "the working directory has been removed. Change to one that is there."
+        ) from None
 
 
 def _complain(text: str) -> None:

@@ -142,7 +142,7 @@ def _print(trials: Sequence[Trial], best: Trial, key: Key, records: int, console
     )
     for heading in ("batch size" if key == "batch_size" else "max tokens", "time", "speed-up"):
         table.add_column(heading, justify="right")
-    table.add_column("samples/s", justify="right")
+    table.add_column("records/s", justify="right")
     table.add_column("peak memory", justify="right")
     for trial in trials:
         table.add_row(
@@ -156,7 +156,7 @@ def _print(trials: Sequence[Trial], best: Trial, key: Key, records: int, console
     console.print(table)
     flag = "--" + key.replace("_", "-")
     console.print(
-        f"Use {flag} {best.size}: {best.per_second:,.1f} samples/s, the smallest within "
+        f"Use {flag} {best.size}: {best.per_second:,.1f} records/s, the smallest within "
         f"{1 - AS_GOOD:.0%} of the fastest.",
         highlight=False,
     )

@@ -30,7 +30,7 @@ def tune(
 ) -> int:
     """Try batch sizes on your data and model, and recommend one.
 
-    Prints time, speed-up, samples a second and peak memory of each. Writes no run.
+    Prints time, speed-up, records a second and peak memory of each. Writes no run.
     """
     if batch_sizes and token_budgets:
         raise UsageError("--batch-sizes and --token-budgets exclude each other: give one of them")

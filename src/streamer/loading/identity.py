@@ -13,7 +13,7 @@ from streamer.loading.sources import Source, open_source
 BLOCK_BYTES = 64 * 1024
 
 
-def identity(source: Source) -> dict[str, Any]:
+def identity(source: Source, retry: RetryPolicy) -> dict[str, Any]:
     """Name, size, modification time, and a hash of the first and of the last block; None for what
     only reading could find, as of a pipe.
 
@@ -28,10 +28,10 @@ def identity(source: Source) -> dict[str, Any]:
     }
     if source.fs is None or source.size is None or _is_special(source):
         return known
-    with RetryingFile(source.name, lambda: open_source(source), RetryPolicy()) as file:
-        known["head"] = _hash(file.read(BLOCK_BYTES))
+    with RetryingFile(source.name, lambda: open_source(source), retry) as file:
+        known["head"] = hash_of(file.read(BLOCK_BYTES) or b"")
         file.seek(max(0, source.size - BLOCK_BYTES))
-        known["tail"] = _hash(file.read(BLOCK_BYTES))
+        known["tail"] = hash_of(file.read(BLOCK_BYTES) or b"")
     return known
 
 
@@ -64,5 +64,6 @@ def _is_special(source: Source) -> bool:
     return not stat.S_ISREG(Path(source.path).stat().st_mode)
 
 
-def _hash(block: bytes | None) -> str:
-    return hashlib.blake2b(block or b"", digest_size=16).hexdigest()
+def hash_of(block: bytes) -> str:
+    """What an input's first or last bytes are known by."""
+    return hashlib.blake2b(block, digest_size=16).hexdigest()

@@ -1,12 +1,12 @@
 """A pipe that is fed again from its beginning: recognized by its first bytes, and skipped up to
 where the run was."""
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from streamer.config import STDIN
 from streamer.errors import UsageError
+from streamer.loading.identity import hash_of
 from streamer.loading.sources import Source, behind
 from streamer.records import Position
 
@@ -64,4 +64,4 @@ class Piped:
 
 
 def _head(first: bytes) -> str:
-    return f"{len(first)}:{hashlib.blake2b(first, digest_size=16).hexdigest()}"
+    return f"{len(first)}:{hash_of(first)}"

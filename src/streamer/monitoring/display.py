@@ -113,12 +113,12 @@ def render(now: Snapshot, title: str) -> RenderableType:
     rows.add_column()
     rows.add_row("done", _bar(now))
     rows.add_row(
-        "rate", f"{now.records_per_second:,.1f} samples/s   {now.tokens_per_second:,.0f} tokens/s"
+        "rate", f"{now.records_per_second:,.1f} records/s   {now.tokens_per_second:,.0f} tokens/s"
     )
     rows.add_row("time", f"{duration(now.seconds)} gone   {duration(now.seconds_left)} to go")
     rows.add_row("queues", "   ".join(f"{name} {share:4.0%}" for name, share in now.fill.items()))
     rows.add_row("stages", _stages(now))
-    rows.add_row("batch", f"{now.batch_records} samples   rejected {now.rejected:,}")
+    rows.add_row("batch", f"{now.batch_records} records   rejected {now.rejected:,}")
     rows.add_row("memory", _memory(now))
     if now.note:
         rows.add_row("note", Text(now.note, "bold red"))

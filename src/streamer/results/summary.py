@@ -91,7 +91,7 @@ class DomainMeans:
             header_style="bold",
         )
         table.add_column("domain")
-        table.add_column("samples", justify="right")
+        table.add_column("records", justify="right")
         for metric in pairs:
             heading = self._headings[metric].replace("_", "\n")
             table.add_column(heading, justify="right", no_wrap=True)
@@ -196,7 +196,7 @@ def print_summary(summary: Summary, console: Console) -> None:
     table.add_column()
     if counters.before:
         cut += f"; {counters.before:,} of them in earlier sessions"
-    table.add_row("samples", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
+    table.add_row("records", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
     reasons = summary.rows.reasons.most_common()
     for reason, count in reasons[:SHOWN_REASONS]:
         table.add_row("", escape(f"{count:,} × {reason}"))
@@ -210,7 +210,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         table.add_row("", "[bold red]nothing was measured[/bold red]")
     table.add_row(
         "time",
-        f"{summary.seconds:.1f}s   {summary.per_second:,.1f} samples/s   "
+        f"{summary.seconds:.1f}s   {summary.per_second:,.1f} records/s   "
         f"{counters.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s",
     )
     table.add_row("stages", "   ".join(f"{stage} {spent:.1f}s" for stage, spent in seconds))

@@ -25,7 +25,6 @@ from streamer.records import InputRange
 from streamer.results.run import manifest_of
 from streamer.running.resume import (
     as_begun,
-    refuse_another_range,
     refuse_changes,
     refuse_other_tables,
 )
@@ -33,10 +32,11 @@ from streamer.running.shards import (
     Shard,
     check_range,
     check_shard,
+    refuse_orphans,
     refuse_shards,
     refuse_whole_run,
 )
-from streamer.tables import TABLES, Table, leading
+from streamer.tables import TABLES, Table, check_tables, leading
 from streamer.writing.commit import Checkpoint, read_checkpoint
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
@@ -114,19 +114,19 @@ def prepare(
         run that would be resumed was begun with other settings, inputs or tables.
     :raises RunFault: the run's last part is damaged.
     """
+    log, stopped = EventLog(), threading.Event()
+    _check(config, tables)
     names, part = (Names(shard.name), shard.range) if shard else (WHOLE, InputRange())
     out = _output(config, names, leading(tables).name, fresh=fresh)
     own = out / names.folder
-    _check_paths(config)
     sources = [] if config.follow else expand(config.paths)
     check_range(part, sources)
-    inputs = [identity(source) for source in sources]
-    log, stopped = EventLog(), threading.Event()
     counters = _counters(config, sources, part)
 
     def retries() -> RetryPolicy:
         return RetryPolicy(stopped, log.write, WaitingNotice(counters, progress.print))
 
+    inputs = [identity(source, retries()) for source in sources]
     storage = LocalStorage(out, WaitForRoom(config.disk_wait_seconds, retries()))
     checkpoint = Checkpoint(row=part.first_row, positions=(part.begin,) if part.begin else ())
     with contextlib.ExitStack() as on_error:
@@ -138,8 +138,7 @@ def prepare(
             earlier = directory.earlier
             assert earlier is not None
             config = as_begun(config, earlier)
-            refuse_changes(own, earlier, config, inputs)
-            refuse_another_range(own, earlier, part)
+            refuse_changes(own, earlier, config, inputs, part)
             checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)
             refuse_other_tables(own, checkpoint, tables)
             counters.begin_at(checkpoint.counts)
@@ -174,17 +173,21 @@ def _output(config: RunConfig, names: Names, leads: str, *, fresh: bool) -> Path
     if names.shard:
         refuse_whole_run(out, leads)
     if not is_run(own):
-        if not names.shard:
+        if names.shard:
+            refuse_orphans(out, leads, names.shard)
+        else:
             refuse_shards(out)
         check_free(own)
     return out
 
 
-def _check_paths(config: RunConfig) -> None:
-    """Return if the model, the SAEs and what is followed are where they should be.
+def _check(config: RunConfig, tables: Sequence[Table]) -> None:
+    """Return if the model, the SAEs and what is followed are where they should be, and the tables
+    make a run.
 
-    :raises UsageError: they are not.
+    :raises UsageError: they are not, or do not.
     """
+    check_tables(tables)
     model_path(config)
     sae_locations(config)
     if config.follow:

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.config import RunConfig
@@ -64,9 +63,13 @@ def as_begun(config: RunConfig, earlier: Manifest) -> RunConfig:
 
 
 def refuse_changes(
-    path: Path, earlier: Manifest, config: RunConfig, inputs: Sequence[Mapping[str, Any]]
+    path: Path,
+    earlier: Manifest,
+    config: RunConfig,
+    inputs: Sequence[Mapping[str, Any]],
+    part: InputRange,
 ) -> None:
-    """Return if the run at `path` may be resumed with these settings and inputs.
+    """Return if the run at `path` may be resumed with these settings, and this part of the inputs.
 
     :raises UsageError: naming all that differs.
     """
@@ -90,6 +93,9 @@ def refuse_changes(
     ]
     if config.kind not in ("auto", earlier.kind):
         found.append(f"its records were {earlier.kind!r} and are to be {config.kind!r}")
+    if earlier.range != part:
+        before_it, after = asdict(earlier.range), asdict(part)
+        found.append(f"it was to read the range {before_it} of the input, and now {after}")
     old = {one["name"]: one for one in read}
     new = {one["name"]: dict(one) for one in inputs}
     found += [f"it has read {name}, which is not named now" for name in old if name not in new]
@@ -151,16 +157,6 @@ def _differing(before: Sequence[str], now: Sequence[str]) -> str:
     return f"{' and '.join(said)} (the version that began it can finish it)"
 
 
-def refuse_another_range(path: Path, earlier: Manifest, part: InputRange) -> None:
-    """Return if the run at `path` was begun to read this part of the input.
-
-    :raises UsageError: it was begun to read another.
-    """
-    if earlier.range != part:
-        before, now = asdict(earlier.range), asdict(part)
-        _refuse(path, [f"it was to read the range {before} of the input, and now {now}"])
-
-
 def refuse_another_model(
     path: Path, earlier: Manifest, model: ModelEntry, saes: Sequence[SaeEntry]
 ) -> None:
@@ -180,7 +176,7 @@ def refuse_another_model(
         found.append("its tokens were those of AutoTokenizer and are those of the model's files")
     by_layer = {old.layer: old for old in earlier.saes}
     for old, new in ((by_layer[new.layer], new) for new in saes if new.layer in by_layer):
-        if old.files != new.files:
+        if old.files != new.files or old.content not in (None, new.content):
             found.append(f"the SAE of layer {new.layer} has other files than it had")
         found += [  # that an older version did not honour
             f"the SAE of layer {new.layer} was {key} = {was} and is {key} = {now}"
@@ -207,7 +203,7 @@ def read_earlier(totals: RowTotals, earlier: Mapping[str, Sequence[Path]]) -> Ro
             for part in parts:
                 wanted = totals.wanted(table, pq.read_schema(part).names)
                 totals.add({table: pq.read_table(part, columns=wanted)})
-    except (OSError, KeyError, pa.ArrowException) as error:
+    except Exception as error:  # whatever a damaged part makes of its readers
         raise RunFault(
             f"{part} is damaged: {error}. `streamer check {part.parents[1]}` reports more"
         ) from None

@@ -31,34 +31,24 @@ from streamer.running.signals import stop_on_signal
 from streamer.writing.directory import RunDirectory
 
 
-async def run(prepared: Prepared) -> Summary:
-    """Load the model, process all that was prepared, and write it to the run directory.
+async def run(prepared: Prepared, worker: Worker | None = None) -> Summary:
+    """Load the model, unless a `worker` has it already, process all that was prepared, and write it
+    to the run directory.
 
-    :raises UsageError: the model or an SAE cannot be loaded; nothing was written then.
+    :raises UsageError: the model or an SAE cannot be loaded, or is not that which the run was begun
+        with; nothing was written then.
     :raises RunFault: the run broke off; finished parts are kept.
     """
     config = prepared.config
     async with lock_released_after(prepared.directory):
         queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
-        device, _ = pick_device(config.device)
+        device = pick_device(config.device)[0] if worker is None else worker.model.device
         observer = Observer(prepared.counters, queues.all, device)
         with LibraryWarnings(prepared.log.write), exporting(config, observer):
-            worker = await load(prepared, observer)
-            return await _open_stream_close(prepared, worker, queues, observer)
-
-
-async def run_loaded(prepared: Prepared, worker: Worker) -> Summary:
-    """The same with a worker that is loaded already.
-
-    :raises UsageError: it is not the one that the run was begun with.
-    :raises RunFault: the run broke off; finished parts are kept.
-    """
-    config = prepared.config
-    async with lock_released_after(prepared.directory):
-        queues = Queues.bounded(config.prefetch_records, config.prefetch_bytes)
-        observer = Observer(prepared.counters, queues.all, worker.model.device)
-        with LibraryWarnings(prepared.log.write):
-            refuse_other_than_before(prepared, worker)
+            if worker is None:
+                worker = await load(prepared, observer)
+            else:
+                refuse_other_than_before(prepared, worker)
             return await _open_stream_close(prepared, worker, queues, observer)
 
 

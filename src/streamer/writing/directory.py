@@ -11,7 +11,7 @@ from streamer.errors import UsageError
 from streamer.manifest import FORMAT, Manifest
 from streamer.writing.event_log import EventLog, now
 from streamer.writing.names import WHOLE, Names
-from streamer.writing.storage.base import Locked, NoLocks, Storage, write_fault
+from streamer.writing.storage.base import Lock, Locked, NoLocks, Storage, write_fault
 from streamer.writing.storage.new_folder import LOCK, MANIFEST, check_free, make_folder
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
@@ -44,25 +44,7 @@ class RunDirectory:
         self.path = storage.local_folder(names.folder)
         """Where the log is, and what else is written beside the tables."""
         self._is_kept = False
-        try:
-            self._lock = storage.lock(names.own(LOCK))
-            log.open(self.path / "log.jsonl")
-        except Locked:
-            raise UsageError(
-                f"another process is writing to {self.path}. Wait for it, or choose another "
-                f"directory with --out."
-            ) from None
-        except NoLocks as error:
-            raise UsageError(
-                f"cannot lock the run directory {self.path}: its file system has no locks "
-                f"({error.strerror}), and two processes in one run would ruin it. Choose a "
-                f"directory on another with --out."
-            ) from None
-        except OSError as error:
-            raise UsageError(
-                f"cannot write to the run directory {self.path}: {error}. Fix that, or choose "
-                f"another with --out."
-            ) from None
+        self._lock = self._locked()
         try:
             self.earlier = earlier = read_earlier()
             """The manifest of a run that goes on, as it was found; None of a new one."""
@@ -85,6 +67,36 @@ class RunDirectory:
             },
         )
         """Of this session, as far as it has come."""
+
+    def _locked(self) -> Lock:
+        """The lock, with the log open.
+
+        :raises UsageError: another process has it, or it cannot be written to the directory.
+        """
+        try:
+            lock = self._storage.lock(self._names.own(LOCK))
+            try:
+                self._event_log.open(self.path / "log.jsonl")
+            except OSError:
+                lock.release()
+                raise
+        except Locked:
+            raise UsageError(
+                f"another process is writing to {self.path}. Wait for it, or choose another "
+                f"directory with --out."
+            ) from None
+        except NoLocks as error:
+            raise UsageError(
+                f"cannot lock the run directory {self.path}: its file system has no locks "
+                f"({error.strerror}), and two processes in one run would ruin it. Choose a "
+                f"directory on another with --out."
+            ) from None
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to the run directory {self.path}: {error}. Fix that, or choose "
+                f"another with --out."
+            ) from None
+        return lock
 
     @classmethod
     def make(cls, storage: Storage, log: EventLog, names: Names = WHOLE) -> Self:

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import zstandard
 
+from streamer.concurrency.retry import RetryPolicy
 from streamer.loading.identity import identity
 from streamer.loading.sources import expand
 from support.made_runs import (
@@ -96,7 +97,7 @@ def test_relative_paths_begin_where_the_run_was_begun(run, tmp_path, monkeypatch
     (tmp_path / "elsewhere").mkdir()
     run.manifest(config={"paths": ["in.jsonl"]}, working_directory=str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    run.manifest(inputs=[identity(one) for one in expand(["in.jsonl"])])
+    run.manifest(inputs=[identity(one, RetryPolicy()) for one in expand(["in.jsonl"])])
     monkeypatch.chdir(tmp_path / "elsewhere")
     report = look(run, read_input=False)
     assert "1 of 1 unchanged" in report.inputs.found

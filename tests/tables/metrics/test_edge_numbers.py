@@ -26,13 +26,13 @@ from support.measured import (
     named,
 )
 from support.reference import (
-    Reference,
     Spot,
     Value,
     cloud,
     record_values,
 )
 from support.reference_model import Array, Encoded
+from support.reference_rows import Reference
 
 SOME = contrast_texts()[::8]
 ALL = PASSAGES["contrast"]

@@ -32,7 +32,8 @@ from streamer.planning.packing import Packing
 from streamer.records import PASSAGES
 from support.agreement import disagreements
 from support.measured import ROUNDING, Measured, Texts, contrast_texts, measured
-from support.reference import Reference, Value
+from support.reference import Value
+from support.reference_rows import Reference
 
 RESIDUALS = {"float32": 2e-6, "float64": 1e-9}
 """How far a residual may lie from the reference's, relative to its norm."""

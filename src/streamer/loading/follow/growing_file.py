@@ -6,7 +6,6 @@ the same device, inode and first bytes.
 
 import contextlib
 import functools
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from streamer.concurrency.retry import RetryPolicy
+from streamer.loading.identity import hash_of
 from streamer.loading.retrying import read_fault, retry_reading
 from streamer.loading.sources import READ_BYTES
 from streamer.records import Position
@@ -95,9 +95,9 @@ class GrowingFile:
     def head(self, offset: int) -> str:
         """A hash of what it begins with, up to `offset` at most."""
         if offset < HEAD_BYTES:
-            return _hash(self._first[:offset])
+            return hash_of(self._first[:offset])
         if self._head is None:
-            self._head = _hash(self._first)
+            self._head = hash_of(self._first)
         return self._head
 
     def pieces(self, offset: int) -> Iterator[bytes]:
@@ -189,7 +189,3 @@ def _first_bytes(handle: int) -> bytes:
     while len(first) < HEAD_BYTES and (more := os.pread(handle, HEAD_BYTES, len(first))):
         first += more
     return first[:HEAD_BYTES]
-
-
-def _hash(first: bytes) -> str:
-    return hashlib.blake2b(first, digest_size=16).hexdigest()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from streamer.concurrency.retry import RetryPolicy
 from streamer.config import STDIN
 from streamer.errors import StreamerError, UsageError
 from streamer.loading.identity import changes, identity
@@ -43,7 +44,7 @@ def check_inputs(
         else:
             problems: list[str] = []
             try:
-                now = identity(source)
+                now = identity(source, RetryPolicy())
                 problems = _changes(entry, now)
                 newer += entry.modified != now["modified"]
                 if found is not None:
