@@ -87,6 +87,9 @@ class RunConfig(BaseModel):
     fine-tune. Width and hook must be theirs, and the run notes it."""
     prepend_bos: bool | None = None
     """Whether passages begin with BOS. Left out: as in the SAEs' metadata."""
+    bos_token: str | None = None
+    """The token that stands for BOS, where the tokenizer names none or another was trained with:
+    TransformerLens takes the end-of-text token for the models of some SAEs."""
     trust_remote_code: bool = False
     """Let a model run its own code and load pickled weights."""
 

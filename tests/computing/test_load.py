@@ -61,7 +61,9 @@ def test_without_bos_nothing_is_put_in_its_place(tmp_path, chat):
 
 
 def test_bos_that_is_asked_for_and_missing_is_refused(tmp_path, chat):
-    with pytest.raises(UsageError, match=r"names none\. Set prepend_bos = false to do without"):
+    with pytest.raises(
+        UsageError, match=r"names none\. Give .*takes '<.im_end.>'.* or set prepend_bos = false"
+    ):
         loaded(tmp_path, chat, True)
     with pytest.raises(UsageError, match=r"has no BOS: .*prepend_bos = false"):
         loaded(tmp_path, chat, None, prepend_bos=True)
@@ -116,3 +118,10 @@ def test_a_run_whose_texts_would_all_be_the_same_does_not_begin(tmp_path):
     with pytest.raises(UsageError, match="all tokens of the first 3 records are '<unk>'"):
         run_with(worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN")
     assert not (tmp_path / "RUN").exists()
+
+
+def test_the_token_that_stands_for_bos_may_be_named(tmp_path, chat):
+    worker = loaded(tmp_path, chat, True, bos_token="<|im_end|>")
+    assert worker.bos_id == worker.model.tokenizer.convert_tokens_to_ids("<|im_end|>")
+    with pytest.raises(UsageError, match=r"--bos-token 'none such' is no token of the model"):
+        loaded(tmp_path, chat, True, bos_token="none such")

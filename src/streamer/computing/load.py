@@ -107,16 +107,24 @@ def _bos(config: RunConfig, model: LanguageModel, wanted: bool | None) -> int | 
 
     :raises UsageError: BOS is `wanted`, and the model has none.
     """
-    own = model.tokenizer.bos_token_id
+    own, name = model.tokenizer.bos_token_id, model.tokenizer.bos_token
+    if config.bos_token is not None:
+        name = config.bos_token
+        own = model.tokenizer.get_vocab().get(name)
+        if own is None:
+            raise UsageError(f"--bos-token {name!r} is no token of the model {config.model}.")
     if wanted is False or (own is not None and own < model.vocabulary):
         return None if wanted is False else own
     lacks = "its tokenizer names none"
     if own is not None:
-        lacks = f"{model.tokenizer.bos_token!r} ({own}) is beyond the {model.vocabulary} embedded"
+        lacks = f"{name!r} ({own}) is beyond the {model.vocabulary} embedded"
     if wanted:
+        end = model.tokenizer.eos_token
+        as_there = f" (TransformerLens takes {end!r}: --bos-token {end!r})" if end else ""
         raise UsageError(
             f"passages are to begin with BOS, as the SAEs or the configuration say, and the model "
-            f"{config.model} has no BOS: {lacks}. Set prepend_bos = false to do without."
+            f"{config.model} has no BOS: {lacks}. Give the token that the SAEs were trained with "
+            f"as --bos-token{as_there}, or set prepend_bos = false to do without."
         )
     model.notes.append(f"passages begin without BOS: {lacks}, and the SAEs do not ask for it")
     return None

@@ -8,11 +8,13 @@ from streamer.manifest import Input, ModelEntry, SaeEntry, Settings
 from streamer.running.prepare import Prepared
 
 DECIDING = (
+    "field",
     "separator",
     "too_long",
     "layers",
     "hook",
     "prepend_bos",
+    "bos_token",
     "dtype",
     "fp16",
     "bf16",
@@ -48,6 +50,7 @@ def origin_of(prepared: Prepared, worker: Worker, versions: Mapping[str, str]) -
         "model": model_entry(worker).model_dump(mode="json"),
         "saes": [entry.model_dump(mode="json") for entry in sae_entries(worker)],
         "settings": settings,
+        "notes": list(worker.model.notes),
         "versions": dict(versions),
     }
 

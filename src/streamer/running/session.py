@@ -183,8 +183,6 @@ class Session:
         self._writer.close()  # its stage has not, if what was in flight was dropped
         self._reporter.incidents.summarize()
         self._state = "stopped" if self._prepared.loader.stopped.is_set() else "finished"
-        for note in self._worker.caveats:
-            self._caveat(note, topic=note)
         spent = self._prepared.counters.busy_so_far().items()
         self._directory.close(
             self._state,
@@ -236,6 +234,8 @@ class Session:
         """Look at the result of a batch, in the compute stage's thread."""
         self._reporter.incidents.take(result)
         passages = len(result.records) * len(self._worker.passages)
+        for note in self._worker.caveats:
+            self._caveat(note, topic=note)
         doubled = self._prepared.loader.doubled
         if 2 * result.work.faint > passages:
             note = faint_note(self._prepared.config, result.work.faint, passages)
@@ -247,7 +247,7 @@ class Session:
         """Tell the user what is to be known of the numbers, once a topic; the manifest keeps it."""
         if topic not in self._topics:
             self._topics.add(topic)
-            self._directory.keep_notes([note])
+            self._directory.keep_notes([note], at_once=True)
             self._note(note)
 
     def _note(self, note: str) -> None:

@@ -1,5 +1,6 @@
 """A run directory as a whole: locked, described by its manifest, and logged."""
 
+import contextlib
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterable, Mapping
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from streamer._version import __version__
-from streamer.errors import UsageError
+from streamer.errors import RunFault, UsageError
 from streamer.manifest import FORMAT, Manifest
 from streamer.writing.event_log import EventLog, now
 from streamer.writing.names import WHOLE, Names
@@ -129,10 +130,14 @@ class RunDirectory:
         except OSError as error:
             raise write_fault(storage.location, error) from error
 
-    def keep_notes(self, notes: Iterable[str]) -> None:
-        """Have `notes` in the manifest when it is written next, each once."""
+    def keep_notes(self, notes: Iterable[str], *, at_once: bool = False) -> None:
+        """Have `notes` in the manifest when it is written next, each once; or `at_once`, if the
+        disk takes it, so that a kill does not lose them."""
         all_notes = tuple(dict.fromkeys((*self.manifest.notes, *notes)))
         self.manifest = self.manifest.updated(notes=all_notes)
+        if at_once:
+            with contextlib.suppress(RunFault):  # it is written again at the end
+                self._write_manifest({}, self._storage.without_waiting())
 
     def close(self, status: str, **entries: Any) -> None:
         """Log and write into the manifest how the run ended: finished, stopped or failed. Waits

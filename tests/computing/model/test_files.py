@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from streamer.computing.model import tokenizer
 from streamer.computing.model.find import find_model
 from streamer.config import RunConfig
 from streamer.errors import UsageError
@@ -95,3 +96,48 @@ def test_a_model_that_transformer_lens_does_not_know_is_refused_in_a_sentence(tm
     (path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UsageError, match=r"has no adapter for CTRLLMHeadModel\. Choose"):
         load_model(path)
+
+
+def test_a_folder_with_an_adapter_is_refused(tmp_path, llama):
+    """Hugging Face applies it where peft is installed, and leaves it out where it is not."""
+    shutil.copytree(llama, tmp_path / "tuned")
+    (tmp_path / "tuned" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UsageError, match=r"has an adapter .*merge_and_unload"):
+        load_model(tmp_path / "tuned")
+
+
+def test_half_a_pickle_is_said_to_be_one(tmp_path, llama):
+    path = tmp_path / "half"
+    shutil.copytree(llama, path)
+    torch.save(load_file(path / "model.safetensors"), path / "pytorch_model.bin")
+    (path / "model.safetensors").unlink()
+    whole = (path / "pytorch_model.bin").read_bytes()
+    load_model(path, trust_remote_code=True)
+    (path / "pytorch_model.bin").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UsageError, match=r"pytorch_model.bin is damaged or not whole"):
+        load_model(path, trust_remote_code=True)
+
+
+def test_half_an_index_is_said_to_be_one(tmp_path, llama):
+    shutil.copytree(llama, tmp_path / "half")
+    (tmp_path / "half" / "model.safetensors.index.json").write_text('{"weight_map": {"a": "mo')
+    with pytest.raises(UsageError, match=r"index.json is damaged or not whole"):
+        load_model(tmp_path / "half")
+
+
+def test_a_weight_that_is_no_number_is_not_taken_for_attention_that_looks_ahead(tmp_path, llama):
+    shutil.copytree(llama, tmp_path / "nan")
+    weights = load_file(tmp_path / "nan" / "model.safetensors")
+    weights["model.layers.0.mlp.down_proj.weight"][0, 0] = torch.nan
+    save_file(weights, tmp_path / "nan" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UsageError, match=r"is not finite: its weights are damaged"):
+        load_model(tmp_path / "nan")
+
+
+def test_a_hub_that_keeps_a_model_back_is_told_in_a_sentence(tmp_path, llama, monkeypatch):
+    def gated(*_, **__):
+        raise OSError("You are trying to access a gated repo.\nAsk for access.")
+
+    monkeypatch.setattr(tokenizer, "cached_file", gated)
+    with pytest.raises(UsageError, match=r"cannot load the model .*gated repo\.$"):
+        load_model(llama)

@@ -40,10 +40,9 @@ def test_passages_longer_than_the_saes_texts_are_told_when_there_are_any(tmp_pat
     assert [one["context_size"] for one in run.manifest["saes"]] == [9, 9]
     (tmp_path / "in.jsonl").write_text('{"text": "The sky is blue, and blue is the sky again"}\n')
     run, _ = run_with(worker, out=tmp_path / "LONG", **how)
-    (length,) = run.table("metrics")["text_tokens"].to_pylist()
     assert run.manifest["notes"] == [
-        f"SAEs of layers 0, 1: trained on texts of at most 9 tokens, and passages of up to "
-        f"{length} were measured"
+        "SAEs of layers 0, 1: trained on texts of at most 9 tokens, and longer passages are "
+        "measured"
     ]
     assert run.manifest["notes"][0] in (tmp_path / "LONG" / "log.jsonl").read_text()
 

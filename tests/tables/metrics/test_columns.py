@@ -9,7 +9,6 @@ import pytest
 from streamer.embedded import SAES
 from streamer.tables import TABLES, Layout, RunTables
 from streamer.tables.metrics import FAMILIES, columns_of
-from streamer.writing.footers import read_notes
 from support.runs import run_with
 
 LAYOUT = Layout((1, 3, 5), ("prompt", "fact", "hall"), (8, 8, 8))
@@ -72,7 +71,8 @@ def test_a_copied_part_explains_itself(tmp_path):
     run, _ = run_with(None, out=tmp_path / "RUN", **settings)
     (part,) = run.parts("metrics")
     copy = part.rename(tmp_path / "copy.parquet")
-    schema, notes = pq.read_schema(copy), read_notes(copy)
+    file = pq.ParquetFile(copy)
+    schema, notes = file.schema_arrow, json.loads(file.metadata.metadata[b"streamer"])
     field = schema.field("cross_layer_reconstruction_cosine_fact").metadata
     assert field[b"definition"].startswith(b"cosine of sae.decode(f) at the second layer")
     assert (field[b"layer"], field[b"passage"], field[b"unit"]) == (b"3, 5", b"fact", b"none")

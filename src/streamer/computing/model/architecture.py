@@ -61,11 +61,11 @@ def read_architecture(path: str, config: RunConfig) -> Architecture:
 
     :raises UsageError: it lacks a tokenizer, layer or hook, or TransformerLens cannot boot it.
     """
-    with quiet():
-        tokenizer = read_tokenizer(
-            path, config.revision, trust_remote_code=config.trust_remote_code
-        )
     try:
+        with quiet():
+            tokenizer = read_tokenizer(
+                path, config.revision, trust_remote_code=config.trust_remote_code
+            )
         part = model_part(
             path, revision=config.revision, trust_remote_code=config.trust_remote_code
         )

@@ -7,8 +7,9 @@ long as the file is the same: its path, size, inode, and times of modification a
 import contextlib
 import hashlib
 import os
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -18,16 +19,26 @@ import orjson
 from platformdirs import user_cache_path
 from pydantic import TypeAdapter, ValidationError
 
+from streamer.errors import UsageError
+
 SUFFIXES = frozenset({
     ".safetensors", ".bin", ".pt", ".pth", ".npz", ".h5", ".msgpack", ".gguf",  # weights
-    ".json", ".yaml", ".yml", ".py",  # configurations, and code that comes with a model
-    ".model", ".txt", ".tiktoken", ".vocab",  # tokenizers
+    ".yaml", ".yml", ".py",  # configurations, and code that comes with a model
+    ".model", ".tiktoken", ".vocab",  # tokenizers
 })  # fmt: skip
+NAMES = frozenset({
+    "config.json", "cfg.json", "params.json", "hyperparams.json", "adapter_config.json",
+    "quantize_config.json", "quantization_config.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "tekken.json", "merges.txt",
+    "vocab.txt",
+})  # fmt: skip
+"""The same of kinds of which others decide nothing: licences, notes, results."""
 TRAINING = frozenset({
     "optimizer.pt", "scheduler.pt", "scaler.pt", "training_args.bin", "trainer_state.json",
     "activations_store_state.safetensors", "trainer_state.pt",
 })  # fmt: skip
 """Files that trainers leave beside a checkpoint and nobody reads to run it."""
+BLOCK_BYTES = 2**23
 THREADS = 4
 """Files hashed at once: hashing is slower than a good disk, and lets other threads run."""
 FRESH_NS = 2 * 10**9
@@ -48,19 +59,47 @@ class Known:
 _CACHE = TypeAdapter(dict[str, Known])
 
 
-def content_hash(directory: str | Path) -> str | None:
+@contextlib.contextmanager
+def hashing(directories: Sequence[str]) -> Iterator[Callable[[], list[str | None]]]:
+    """While it is entered, the `content_hash` of each directory is found, beside what reads the
+    same files anyway; what is entered with waits for them. Broken off with what is inside.
+
+    :raises UsageError: when they are waited for: a file cannot be read.
+    """
+    stopped = threading.Event()
+    with ThreadPoolExecutor(1, "hashing") as beside:
+        found = [beside.submit(content_hash, one, stopped) for one in directories]
+
+        def wait() -> list[str | None]:
+            try:
+                return [one.result() for one in found]
+            except OSError as error:
+                raise UsageError(f"cannot read {error.filename}: {error.strerror}.") from None
+
+        try:
+            yield wait
+        except BaseException:
+            stopped.set()
+            raise
+
+
+def content_hash(directory: str | Path, stopped: threading.Event | None = None) -> str | None:
     """SHA-256 over names and contents of the files directly in `directory` that decide numbers.
-    None where `directory` is none: what comes from the hub is known by its revision.
+    None where `directory` is none: what comes from the hub is known by its revision; and once
+    `stopped` is set.
 
     :raises OSError: a file cannot be read.
     """
+    stopped = stopped or threading.Event()
     folder = Path(directory)
     if not folder.is_dir():
         return None
     files = [file for file in sorted(folder.iterdir()) if _decides(file)]
     kept = _read_cache()
     with ThreadPoolExecutor(THREADS, "hashing") as pool:
-        found = list(pool.map(partial(_hashed, kept), files))
+        found = list(pool.map(partial(_hashed, kept, stopped), files))
+    if stopped.is_set():
+        return None
     settled = time.time_ns() - FRESH_NS
     new = {
         str(file.resolve()): known
@@ -77,15 +116,19 @@ def content_hash(directory: str | Path) -> str | None:
 
 def _decides(file: Path) -> bool:
     is_kept = file.suffix in SUFFIXES and not file.name.startswith((".", "rng_state"))
+    is_kept |= file.name in NAMES or file.name.endswith(".index.json")
     return is_kept and file.name not in TRAINING and file.is_file()
 
 
-def _hashed(kept: Mapping[str, Known], file: Path) -> Known:
+def _hashed(kept: Mapping[str, Known], stopped: threading.Event, file: Path) -> Known:
     known, now = kept.get(str(file.resolve())), file.stat()
     if known is not None and _known(now, known.sha256) == known:
         return known
+    digest = hashlib.sha256()
     with file.open("rb") as content:
-        return _known(now, hashlib.file_digest(content, "sha256").hexdigest())
+        while not stopped.is_set() and (block := content.read(BLOCK_BYTES)):
+            digest.update(block)
+    return _known(now, digest.hexdigest())
 
 
 def _known(now: os.stat_result, sha256: str) -> Known:

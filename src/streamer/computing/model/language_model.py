@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from streamer.batches import PackedTokens
 from streamer.computing.model.architecture import Architecture, cannot_load, read_architecture
 from streamer.computing.model.bridge import BridgeForward, load_bridge
-from streamer.computing.model.content import content_hash
+from streamer.computing.model.content import hashing
 from streamer.computing.model.find import first_line
 from streamer.computing.model.load_check import reason_against_tries, refuse_looking_ahead
 from streamer.computing.model.native import NativeForward, load_native
@@ -25,6 +24,7 @@ from streamer.computing.model.precision import (
     with_short_weights,
 )
 from streamer.config import RunConfig, Sharing
+from streamer.device.errors import is_out_of_memory
 from streamer.device.traits import traits_of
 from streamer.device.transfers import to_device
 from streamer.errors import UsageError
@@ -200,22 +200,39 @@ def load_language_model(path: str, config: RunConfig, device: torch.device) -> L
     """
     architecture = read_architecture(path, config)
     autocast, slow = pick_autocast(config, device)
-    with ThreadPoolExecutor(1, "hashing") as beside:  # as long as it is read anyway
-        content = beside.submit(content_hash, path)
+    with hashing([path]) as hashes:
         forward, because = _load(architecture, config, device)
+        model = _tried(forward, architecture, device, autocast)
+        (model.content,) = hashes()
+    model.notes += [note for note in (because, slow, architecture.context_note) if note]
+    model.notes += architecture.tokenizer.notes
+    return model
+
+
+def _tried(
+    forward: NativeForward | BridgeForward,
+    architecture: Architecture,
+    device: torch.device,
+    autocast: torch.dtype | None,
+) -> LanguageModel:
+    """The model, which has read random tokens.
+
+    :raises UsageError: it could not.
+    """
     try:
-        model = LanguageModel(forward, architecture, device, autocast)
+        return LanguageModel(forward, architecture, device, autocast)
     except UsageError:
         raise
-    except Exception as error:  # a hook that has no row and position first
+    except Exception as error:  # a hook that has no row and position first, or little memory
+        if is_out_of_memory(error):
+            raise UsageError(
+                f"the model {architecture.path} leaves no memory on {device} to run it. Choose a "
+                f"smaller one, another --device, or --dtype bfloat16."
+            ) from error
         raise UsageError(
             f"{', '.join(architecture.hook_names)} cannot be read a position at a time: "
             f"{first_line(error)}. Choose another with --hook."
         ) from error
-    model.content = content.result()
-    model.notes += [note for note in (because, slow, architecture.context_note) if note]
-    model.notes += architecture.tokenizer.notes
-    return model
 
 
 def _load(

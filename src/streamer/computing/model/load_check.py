@@ -61,6 +61,12 @@ def refuse_looking_ahead(model: "LanguageModel", module: nn.Module) -> None:
     with compared(model, module) as allowed:
         alone = model.residuals(pack([short])).cpu().double()
         beside = model.residuals(pack([short, long]))[:, :1].cpu().double()
+    if not alone.isfinite().all():
+        raise UsageError(
+            f"what the model {model.identity.name} makes of random tokens is not finite: its "
+            f"weights are damaged, or too large for {str(model.dtype).removeprefix('torch.')}. "
+            f"Get its files again, or give --dtype float32."
+        )
     apart = float(((beside - alone).norm(dim=-1) / alone.norm(dim=-1)).max())
     if not apart <= allowed:
         raise UsageError(

@@ -35,7 +35,7 @@ PROBES = (
 """Texts in which tokenizers differ that do not normalize, cut or merge alike."""
 MOST_DECLARED = 256
 """Tokens beside the vocabulary that are tried as well, each between words."""
-ROLES = ("bos_token", "unk_token")
+ROLES = ("bos_token", "eos_token", "unk_token")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +43,8 @@ class ModelTokenizer:
     """A model's tokenizer, as its files have it."""
 
     fast: Any
-    """A fast Hugging Face tokenizer that makes the ids of the files. Its BOS and its unknown token,
-    where it has them, are in their vocabulary."""
+    """A fast Hugging Face tokenizer that makes the ids of the files. Its BOS, EOS and unknown
+    token, where it has them, are in their vocabulary."""
     files: tuple[str, ...]
     """What it was made from."""
     notes: tuple[str, ...]
@@ -75,11 +75,10 @@ def read_tokenizer(path: str, revision: str | None, *, trust_remote_code: bool) 
     if file is None:
         found = {name: one for name, one in others.items() if one is not None}
         backend, files, note = converted(path, found, asked, why, PROBES)
-        notes, agrees = [note], True
+        notes, agrees = [*_make_plain(backend), note], True
     else:
         backend, notes, agrees = _from_json(path, file, asked, why)
         files = (JSON,)
-    notes += _make_plain(backend)
     fast = FileTokenizer(backend)
     for role in ROLES:
         token = _named(path, revision, role) if asked is None else getattr(asked, role)
@@ -133,14 +132,17 @@ def _from_json(path: str, file: Path, asked: Any, why: str) -> tuple[Tokenizer, 
         raise UsageError(
             f"the {JSON} of the model {path} is damaged: {first_line(error)}. Copy it again."
         ) from error
+    notes = _make_plain(backend)
     if asked is None:
         note = f"tokens are those of {JSON}, which AutoTokenizer cannot load: {why}"
-        return backend, [note], True
+        return backend, [*notes, note], True
+    if asked.is_fast:
+        _make_plain(asked.backend_tokenizer)
     for texts in (PROBES, _between_words(backend, asked)):
         other = _difference(backend, asked, texts) if texts else ""
         if other:
-            return backend, [other], texts is not PROBES
-    return backend, [], True
+            return backend, [*notes, other], texts is not PROBES
+    return backend, notes, True
 
 
 def _difference(backend: Tokenizer, asked: Any, texts: Sequence[str]) -> str:

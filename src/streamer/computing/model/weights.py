@@ -1,7 +1,8 @@
 """Reads a model's weights: no pickles, none made up, and what is wrong with its files in words."""
 
 import json
-from collections.abc import Collection
+import zipfile
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,12 @@ def load_weights(
         "output_loading_info": True,
         "device_map": straight_onto(device),
     }
-    model, report = kind.from_pretrained(path, **how)
+    try:
+        model, report = kind.from_pretrained(path, **how)
+    except (OSError, ValueError) as error:
+        if trust_remote_code or "use_safetensors" not in str(error):
+            raise
+        raise pickled(path, ["pytorch_model.bin"]) from error
     tied = _embedding_under_another_name(model, report)
     if tied:
         how["key_mapping"] = {**tied, **(how.get("key_mapping") or {})}
@@ -77,18 +83,33 @@ def check_files(path: str, *, trust_remote_code: bool) -> None:
     folder = Path(path)
     if not folder.is_dir():
         return
-    files = sorted(folder.glob("*.safetensors"))
-    pickles = sorted(file.name for file in folder.glob("*.bin"))
-    if not files and pickles and not trust_remote_code:
+    if (folder / "adapter_config.json").is_file():
         raise UsageError(
-            f"cannot load the model {path}: its weights are pickles ({', '.join(pickles[:2])}), "
-            f"which can run code when they are loaded. If you trust them, give "
-            f"--trust-remote-code; or load them once with Hugging Face, whose save_pretrained "
-            f"writes safetensors."
+            f"cannot load the model {path}: it has an adapter (adapter_config.json), which may or "
+            f"may not be applied to its weights. Merge it once with peft: "
+            f"merge_and_unload().save_pretrained(folder), and give that folder."
         )
+    files = sorted(folder.glob("*.safetensors"))
+    pickles = sorted(folder.glob("*.bin"))
+    if not files and pickles and not trust_remote_code:
+        raise pickled(path, [file.name for file in pickles])
+    for file in () if files else pickles:
+        with file.open("rb") as content:
+            is_archive = content.read(2) == b"PK"
+        if is_archive and not zipfile.is_zipfile(file):  # its directory is at its end
+            raise UsageError(
+                f"cannot load the model {path}: {file.name} is damaged or not whole: it begins as "
+                f"an archive and does not end as one. Copy or download it again."
+            )
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        named = set(json.loads(index.read_bytes())["weight_map"].values())
+        try:
+            named = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise UsageError(
+                f"cannot load the model {path}: {index.name} is damaged or not whole. Copy or "
+                f"download it again."
+            ) from None
         missing = sorted(named - {file.name for file in files})
         if missing:
             raise UsageError(
@@ -103,6 +124,15 @@ def check_files(path: str, *, trust_remote_code: bool) -> None:
                 f"header it has {expected:,} bytes, and there are {size:,}. Copy or download it "
                 f"again."
             )
+
+
+def pickled(path: str, names: Sequence[str]) -> UsageError:
+    """The error for a model whose weights are only in pickles."""
+    return UsageError(
+        f"cannot load the model {path}: its weights are pickles ({', '.join(names[:2])}), which "
+        f"can run code when they are loaded. If you trust them, give --trust-remote-code; or load "
+        f"them once with Hugging Face, whose save_pretrained writes safetensors."
+    )
 
 
 def _whole_size(file: Path) -> int:

@@ -56,6 +56,8 @@ def caveats(
             f"trained on {metadata.model_name}, which the model is by _name_or_path in its "
             f"config.json alone: fine-tunes keep that"
         )
+    elif metadata.model_name and _is_path(metadata.model_name):
+        yield f"trained on {metadata.model_name}: that the model is this is known by its name alone"
     silent = [key for key in IDENTIFYING if metadata[key] is None]
     if metadata.hf_hook_name is not None:
         silent = [key for key in silent if key != "hook_name"]
@@ -76,14 +78,14 @@ def caveats(
 
 
 def beyond_training(saes: Sequence[LayerSae], longest: int) -> list[str]:
-    """A sentence for each length of the texts that `saes` were trained on, if passages of up to
-    `longest` tokens are longer."""
+    """A sentence for each length of the texts that `saes` were trained on, if passages of `longest`
+    tokens are longer."""
     return join(
         [
             (
                 sae.layer,
-                f"trained on texts of at most {sae.trained_length:,} tokens, and passages of up to "
-                f"{longest:,} were measured",
+                f"trained on texts of at most {sae.trained_length:,} tokens, and longer passages "
+                f"are measured",
             )
             for sae in saes
             if sae.trained_length is not None and sae.trained_length < longest
@@ -101,6 +103,11 @@ def join(notes: Sequence[tuple[int, str]]) -> list[str]:
         f"{note}"
         for note, at in layers.items()
     ]
+
+
+def _is_path(name: str) -> bool:
+    """Whether it is that of a local directory; a hub's has one slash at most."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name
 
 
 def _kept_in(found: SaeLocation) -> str | None:

@@ -22,6 +22,9 @@ class SaeLocation:
     """SAELens' release and sae_id; None for a local directory."""
     repository: str | None
     """The hub repository of a release."""
+    model: str | None = None
+    """The model that SAELens' directory says a release is of: the metadata of some name its base
+    model."""
 
 
 def find_saes(config: RunConfig) -> tuple[SaeLocation, ...]:
@@ -32,8 +35,10 @@ def find_saes(config: RunConfig) -> tuple[SaeLocation, ...]:
     found = []
     for layer, location in zip(config.layers, sae_locations(config), strict=True):
         local = Path(location).is_dir()
-        release, repository = (None, None) if local else _release(location, config.sae_revision)
-        found.append(SaeLocation(layer, location, release, repository))
+        if local:
+            found.append(SaeLocation(layer, location, None, None))
+        else:
+            found.append(SaeLocation(layer, location, *_release(location, config.sae_revision)))
     return tuple(found)
 
 
@@ -63,8 +68,9 @@ def sae_locations(config: RunConfig) -> list[str]:
     return locations
 
 
-def _release(location: str, revision: str | None) -> tuple[tuple[str, str], str]:
-    """SAELens' release and sae_id, and the hub repository they are in, at `revision`.
+def _release(location: str, revision: str | None) -> tuple[tuple[str, str], str, str | None]:
+    """SAELens' release and sae_id, the hub repository they are in, at `revision`, and the model
+    that they are of, if SAELens knows it.
 
     A release is an entry of SAELens' directory, or a repository owner/name.
     """
@@ -78,7 +84,7 @@ def _release(location: str, revision: str | None) -> tuple[tuple[str, str], str]
         name, _, folder = sae_id.partition("/")
         if folder:
             require_on_hub(f"{release}/{name}", "SAE repository", revision)
-            return (f"{release}/{name}", folder), f"{release}/{name}"
+            return (f"{release}/{name}", folder), f"{release}/{name}", None
         near = difflib.get_close_matches(release, known, n=3, cutoff=0.4)
         raise UsageError(
             f"no SAE at {location}: no such directory, and SAELens knows no release "
@@ -91,4 +97,4 @@ def _release(location: str, revision: str | None) -> tuple[tuple[str, str], str]
             f"SAELens' release {release} has no SAE {sae_id!r}; near it are {', '.join(near)}"
         )
     require_on_hub(known[release].repo_id, "SAE repository", revision)
-    return (release, sae_id), known[release].repo_id
+    return (release, sae_id), known[release].repo_id, known[release].model

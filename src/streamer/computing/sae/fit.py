@@ -36,9 +36,36 @@ UNFOLDED = {
 }
 """Normalisations that SAELens folds into the weights at the end of training, and leaves out where
 they are not: what they do, and what folds them."""
-ACTIVATIONS = {"relu": {"standard", "gated", "jumprelu"}, "topk": {"topk", "abstopk"}}
+TYPES: dict[str, tuple[Any, str]] = {
+    "model_name": (str, "text"),
+    "hook_name": (str, "text"),
+    "hf_hook_name": (str, "text"),
+    "hook_name_out": (str, "text"),
+    "prepend_bos": (bool, "true or false"),
+    "context_size": (int, "whole number"),
+    "seqpos_slice": ((list, tuple), "list"),
+    "model_from_pretrained_kwargs": (Mapping, "table"),
+    "activation_fn_kwargs": (Mapping, "table"),
+}
+"""What is read of a configuration or its metadata, and of which type it is to be."""
+ACTIVATIONS = {"topk": {"topk", "abstopk"}}
 """Activation functions in older configurations, and the architectures that have them today.
 SAELens takes any other for ReLU."""
+
+
+def refuse_ill_typed(said: Mapping[str, Any], location: str) -> None:
+    """Return if what an SAE says of itself, or its metadata `said`, is of the right types.
+
+    :raises UsageError: it is not.
+    """
+    for key, (kinds, expected) in TYPES.items():
+        value = said.get(key)
+        is_flag = isinstance(value, bool) and kinds is int  # Python takes True for 1
+        if value is not None and (is_flag or not isinstance(value, kinds)):
+            raise UsageError(
+                f"the SAE {location} says {key} = {value!r}, which is no {expected}. Correct it in "
+                f"its cfg.json."
+            )
 
 
 def refuse_unloadable(said: Mapping[str, Any], location: str) -> None:

@@ -1,20 +1,21 @@
 """The sparse autoencoders: loaded through SAELens, checked against the model."""
 
+import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 from sae_lens import SAE
 from sae_lens.loading.pretrained_sae_loaders import LLM_METADATA_KEYS, sae_lens_disk_loader
 
-from streamer.computing.model.content import content_hash
+from streamer.computing.model.content import hashing
 from streamer.computing.model.find import cached_revision, first_line
 from streamer.computing.model.fingerprint import fingerprint
 from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.model.precision import sae_dtype
 from streamer.computing.sae.caveats import caveats, join
 from streamer.computing.sae.find import SaeLocation
-from streamer.computing.sae.fit import refuse_misfit, refuse_unloadable
+from streamer.computing.sae.fit import refuse_ill_typed, refuse_misfit, refuse_unloadable
 from streamer.computing.sae.layer_sae import LayerSae
 from streamer.computing.sae.processing import Processing
 from streamer.computing.sae.release import loader_of
@@ -31,11 +32,10 @@ def load_saes(
     :raises UsageError: an SAE cannot be loaded, expects what it is not given here, or was made for
         another hook, width or model.
     """
-    with ThreadPoolExecutor(1, "hashing") as beside:  # as long as they are read anyway
-        contents = [beside.submit(content_hash, found.location) for found in locations]
+    with hashing([found.location for found in locations]) as hashes:
         saes = _load_all(locations, config, model)
-    for sae, content in zip(saes, contents, strict=True):
-        sae.content = content.result()
+        for sae, content in zip(saes, hashes(), strict=True):
+            sae.content = content
     return saes
 
 
@@ -99,6 +99,7 @@ def _load(found: SaeLocation, config: RunConfig, device: str) -> tuple[Any, dict
         def load(*args: Any, **how: Any) -> Any:
             loaded = loader(*args, **how)
             said.update(loaded[0])
+            refuse_ill_typed(said, found.location)
             refuse_unloadable(said, found.location)
             return loaded
 
@@ -122,7 +123,20 @@ def _load(found: SaeLocation, config: RunConfig, device: str) -> tuple[Any, dict
     metadata = sae.cfg.metadata
     for key in LLM_METADATA_KEYS & said.keys() - metadata.keys():
         metadata[key] = said[key]  # SAELens overlooks those that stand beside its "metadata"
+    refuse_ill_typed({key: metadata[key] for key in list(metadata.keys())}, found.location)
+    if not _says_bos(found):
+        metadata.prepend_bos = None  # SAELens takes it for true where an old configuration lacks it
+    if found.model is not None:
+        metadata.model_name = found.model
     return sae, said
+
+
+def _says_bos(found: SaeLocation) -> bool:
+    """Whether the SAE says itself if texts begin with BOS; what a release says is SAELens' word."""
+    if found.release is not None:
+        return True
+    own = json.loads((Path(found.location) / "cfg.json").read_text("utf-8"))
+    return "prepend_bos" in own or "prepend_bos" in (own.get("metadata") or {})
 
 
 def _message(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """How the model was loaded that an SAE was trained on: TransformerLens can change its weights so
 that it says the same, and its activations are others (`model_from_pretrained_kwargs`)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,8 +60,9 @@ class Processing:
         :raises UsageError: the model was loaded with other weights, or in a way that changes this
             input as cannot be done here, or may, for all that is known.
         """
-        is_centred, notes = False, []
-        for key, value in (sae.cfg.metadata.model_from_pretrained_kwargs or {}).items():
+        loaded_with = sae.cfg.metadata.model_from_pretrained_kwargs or {}
+        is_centred, notes = False, self._own_revision(loaded_with)
+        for key, value in loaded_with.items():
             said = f"{key} = {value!r}"
             if value is None or key in INDIFFERENT:
                 continue
@@ -107,6 +108,17 @@ class Processing:
     @cached_property
     def _constants(self) -> Sequence[float]:
         return constants_that_arrive(self._model)
+
+    def _own_revision(self, loaded_with: Mapping[str, Any]) -> list[str]:
+        """What is to be said where the run's model is at a revision, such as a checkpoint, and the
+        SAE does not say which it was trained on."""
+        revision = self._config.revision
+        if revision in (None, "main") or loaded_with.get("revision") is not None:
+            return []
+        return [
+            f"measured on the model's revision {revision}; it does not say which it was trained "
+            f"on, which is the main one then, as a rule"
+        ]
 
     def _other_weights(self, key: str, value: Any, location: str) -> list[str]:
         config, identity = self._config, self._model.identity

@@ -30,8 +30,10 @@ SYMBOLS = (
     "its features, active where f > 0. r_i = W_dec[i]: the decoder's direction of feature i. "
     "w = f/Σf; r̄ = Σ w_i r_i, the centroid. λ: the eigenvalues of C = Σ w_i (r_i − r̄)(r_i − r̄)ᵀ, "
     "a ≥ b ≥ c the square roots of the three largest, the first principal axis the eigenvector of "
-    "the largest. A line angle is the smaller of an angle and 180° minus it. noise: as the "
-    "settings noise_std, noise_scale, noise_draws and seed say."
+    "the largest. A line angle is the smaller of an angle and 180° minus it. Of an SAE that the "
+    "file's origin calls centred, x is the residual less its mean; of one that it calls signed, "
+    "active is f ≠ 0, |f| stands for f in all but decode, and r_i = −W_dec[i] where f < 0. noise: "
+    "as the settings noise_std, noise_scale, noise_draws and seed say."
 )
 """What the definitions of columns refer to; in the file's metadata, under `symbols`."""
 
