@@ -16,6 +16,7 @@ from transformer_lens.model_bridge.sources.transformers import (
 from transformers import AutoModelForCausalLM
 
 from streamer.computing.model.architecture import Architecture, quiet
+from streamer.computing.model.bridge_check import OwnOutput
 from streamer.computing.model.text_part import ModelPart, model_part
 from streamer.computing.model.tokenizer import stand_in
 from streamer.computing.model.weights import load_weights
@@ -64,7 +65,8 @@ def load_bridge(
 ) -> BridgeForward:
     """The whole model, booted as TransformerLens does.
 
-    :raises UsageError: its files lack weights, or it attends both ways.
+    :raises UsageError: its files lack weights, it attends both ways, or the bridge does not run it
+        as Hugging Face does.
     :raises Exception: whatever TransformerLens or Hugging Face make of the model.
     """
     path, revision = architecture.path, architecture.revision
@@ -74,9 +76,13 @@ def load_bridge(
             f"the model {path} is not causal (is_causal is false in its configuration): its tokens "
             f"attend to those after them. Choose a causal model."
         )
-    load = functools.partial(
-        load_weights, path=path, device=device, trust_remote_code=trust_remote_code
-    )
+    own = OwnOutput(architecture)
+
+    def load(kind: Any, **how: Any) -> nn.Module:
+        model = load_weights(kind, path, device=device, trust_remote_code=trust_remote_code, **how)
+        own.keep(model.eval())
+        return model
+
     with quiet():
         bridge = TransformerBridge.boot_transformers(
             path,
@@ -91,6 +97,7 @@ def load_bridge(
     # The bridge asks for attention maps and Hugging Face for a key-value cache; nobody reads them.
     bridge.original_model.config.output_attentions = False
     bridge.original_model.config.use_cache = False
+    own.compare(bridge)
     return BridgeForward(bridge, architecture)
 
 
