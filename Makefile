@@ -1,4 +1,4 @@
-# make setup | demo | test | soak | lint | bench | bench-gpu | embedded
+# make setup | demo | test | soak | lint | bench | bench-gpu | models | embedded
 # Each makes .venv first where it is missing; all can be run again at any time.
 # make bench RECORDS=records.jsonl TOKENIZER=directory: on other records, with another tokenizer
 
@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DATA = $(if $(RECORDS),--records $(RECORDS)) $(if $(TOKENIZER),--tokenizer $(TOKENIZER))
 
-.PHONY: setup demo test soak lint bench bench-gpu embedded
+.PHONY: setup demo test soak lint bench bench-gpu models embedded
 
 setup: .venv/installed
 
@@ -38,6 +38,10 @@ bench: setup
 
 bench-gpu: setup
 	@$(BIN)/python -m bench $(DATA) --shape gpu --device cuda --bf16
+
+# writes docs/models.md
+models: setup
+	@$(BIN)/python -m bench.models
 
 embedded: setup
 	@$(BIN)/python -m training.build

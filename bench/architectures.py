@@ -195,7 +195,9 @@ def make_architecture(name: str, folder: Path) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(str(embedded.MODEL))
     model = _class_of(name)
     config = config_of(ARCHITECTURES[name], tokenizer)
-    made = model.from_config(config) if hasattr(model, "from_config") else model(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)  # some biases begin at random
+        made = model.from_config(config) if hasattr(model, "from_config") else model(config)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in made.parameters():
