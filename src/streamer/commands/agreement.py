@@ -1,145 +1,194 @@
-"""Batches against one text at a time, column by column: for `streamer verify`.
+"""How far batches are from one text at a time, by residual and by column, and what rounding makes.
 
 Two computations of the same number differ by rounding. A residual is off by about 1e-6 of its norm
 in float32, and most columns follow it. Two things amplify it, and have a rule of their own:
 
 - a feature within rounding of its threshold falls to either side, and so does a class or a rank.
-  Where a number of active features differs, what is computed from those features is not compared;
-  the share of such values is;
+  Where a number of active features differs, what is computed from those features is undecided: it
+  is not compared. A few such values are rounding; where many are, nothing was shown to agree;
 - the first principal axis turns by the rounding over the gap between the first two eigenvalues.
 """
 
 import functools
 import math
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
-from rich.console import Console
-from rich.table import Table
 
-from streamer.batches import Result
-from streamer.commands.sample import Sample, take_sample
-from streamer.computing.fault_isolation import FaultIsolation
-from streamer.config import RunConfig
-from streamer.device.settings import in_use
-from streamer.errors import UsageError
-from streamer.records import Chunk
-from streamer.running.session import planner_for
-from streamer.tables import Column, metrics_of
+from streamer.commands.measuring import Measured, Numbers, Values
+from streamer.computing.model.language_model import LanguageModel
+from streamer.tables import Column
 
-Numbers: TypeAlias = npt.NDArray[np.float64]
-Values: TypeAlias = Mapping[str, Numbers]
-"""By column, of each record; NaN for null, and of a class its number."""
 RADIAN = 180 / math.pi
 SMALLEST = {"itself": 0.0, "one": 1.0, "radian": RADIAN, "axis": RADIAN}
 """The least scale of a value, by how its column is rounded."""
+TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """What rounding may make of a format."""
 
+    residual: float
+    """Of a residual, relative to its norm."""
     relative: float
     """Of a number, relative to the scale of its column."""
     axis: float
     """The same of what depends on the first principal axis."""
     undecided: float
-    """Share of values that may rest on a feature, class or rank that fell to the other side."""
+    """Share of a column's values that may rest on a feature, class or rank that fell to the other
+    side; but never more than half of them."""
+    same: float = 1e-6
+    """By how much of itself a count, or a number made of ranks, may differ and be the same: in
+    exact formats, by what adding up the ranks of several draws in another order makes of it."""
+
+    def undecided_of(self, values: int) -> int:
+        """How many of so many values may be undecided."""
+        return min(math.ceil(self.undecided * values), values // 2)
 
 
 RULES = {
-    torch.float64: Rules(1e-9, 1e-9, 0.0),
-    torch.float32: Rules(1e-5, 1e-2, 0.02),
+    torch.float64: Rules(1e-9, 1e-9, 1e-9, 0.0),
+    torch.float32: Rules(1e-5, 1e-5, 1e-2, 0.02),
 }
-SHORT_RULES = Rules(0.25, 1.0, 0.5)
-"""bfloat16 has two to three digits: no closer agreement can be expected of batches."""
+SHORT_RULES = Rules(math.nan, 0.25, 1.0, 0.5, same=0.05)
+"""bfloat16 has two to three digits: no closer agreement can be expected of batches. One feature
+more of twenty and the other numbers can still be compared as closely as that."""
+SHORT_STEPS = 8
+"""In a short format a residual may be off by so many steps of it. In each layer, some products
+come out a step higher or lower."""
+
+
+def rules_for(model: LanguageModel) -> Rules:
+    """Those of the format that `model` computes in."""
+    if not model.is_short:
+        return RULES[model.dtype]
+    step = torch.finfo(model.autocast or model.dtype).eps
+    return replace(SHORT_RULES, residual=SHORT_STEPS * step)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One column."""
+    """One column, or the residual at one layer."""
 
     name: str
     absolute: float
     """Largest difference of the values that were compared."""
     relative: float
-    """The same, relative to the scale of the column."""
+    """The same, relative to the scale of the column, or to the residual's norm."""
     allowed: float
     undecided: int
-    """Values that rest on what fell to the other side."""
+    """Values that rest on what fell to the other side,"""
+    undecided_allowed: int
+    """and how many may."""
     values: int
+    """Those that are there, alone or in batches."""
 
-    def holds(self, rules: Rules) -> bool:
-        """Whether it is what rounding makes."""
-        return self.relative <= self.allowed and self.undecided <= math.ceil(
-            rules.undecided * self.values
-        )
+    @property
+    def differs(self) -> bool:
+        """Whether it is off by more than rounding."""
+        return self.relative > self.allowed
+
+    @property
+    def is_undecided(self) -> bool:
+        """Whether too little of it could be compared to say that it agrees."""
+        return self.undecided > self.undecided_allowed
+
+    @property
+    def holds(self) -> bool:
+        """Whether it agrees."""
+        return not (self.differs or self.is_undecided)
+
+    @property
+    def badness(self) -> tuple[bool, float, float]:
+        """What the worst have most of: first those that do not hold, then how near the rest are to
+        what is allowed."""
+        return not self.holds, self.relative / self.allowed, self.undecided / max(self.values, 1)
 
 
-def batches_agree(config: RunConfig, records: int, console: Console) -> bool:
-    """Whether the first `records` come out of batches as they do one text at a time; printed.
+def findings_of(
+    alone: Measured, batched: Measured, columns: Mapping[str, Column], rules: Rules
+) -> tuple[list[Finding], list[Finding]]:
+    """Those of the residuals, and those of the columns."""
+    residuals = [
+        of_residual(name, alone.residuals[name], batched.residuals[name], rules)
+        for name in alone.residuals
+    ]
+    return residuals, [
+        of_column(name, columns, alone.values, batched.values, rules) for name in columns
+    ]
 
-    :raises UsageError: the configuration is wrong, or nothing can be measured.
-    """
-    sample = take_sample(config, records, [metrics_of(exact=True)])
-    model = sample.worker.model
-    rules = SHORT_RULES if model.is_short else RULES[model.dtype]
-    with in_use(model.device, deterministic=config.deterministic):
-        alone, batched = _alone(sample), _batched(sample, config)
-    columns = {column.name: column for column in sample.worker.columns}
-    findings = [finding(name, columns, alone, batched, rules) for name in columns]
-    wrong = [one for one in findings if not one.holds(rules)]
-    _print(findings, rules, console)
-    how = f"{model.forward} forward, sharing {sample.worker.packing.sharing}"
-    console.print(
-        f"{len(sample.records)} records, {how}: "
-        + (
-            f"[bold red]{len(wrong)} of {len(findings)} columns differ[/bold red] by more than "
-            f"rounding: {', '.join(one.name for one in wrong[:3])}"
-            if wrong
-            else f"all {len(findings)} columns agree"
-        ),
-        highlight=False,
+
+def of_residual(name: str, alone: Numbers, batched: Numbers, rules: Rules) -> Finding:
+    """How far the residual `name` differs, [record, passage, width]. Infinitely, if one has it and
+    the other was rejected."""
+    absolute, relative = residual_gaps(alone, batched)
+    return Finding(
+        name=name,
+        absolute=float(absolute.max(initial=0.0)),
+        relative=float(relative.max(initial=0.0)),
+        allowed=rules.residual,
+        undecided=0,
+        undecided_allowed=0,
+        values=len(relative),
     )
-    return not wrong
 
 
-def finding(
+def residual_gaps(one: Numbers, other: Numbers) -> tuple[Numbers, Numbers]:
+    """How far `other` is from `one`, [record, passage, width], of each passage that either has;
+    and the same relative to the norm of `one`."""
+    missing = np.isnan(one).any(-1), np.isnan(other).any(-1)
+    gap = np.linalg.norm(one - other, axis=-1)
+    gap[missing[0] != missing[1]] = np.inf
+    there = ~(missing[0] & missing[1])
+    norm = np.linalg.norm(np.nan_to_num(one), axis=-1)
+    return gap[there], (gap / np.maximum(norm, TINY))[there]
+
+
+def of_column(
     name: str, columns: Mapping[str, Column], alone: Values, batched: Values, rules: Rules
 ) -> Finding:
     """How far the column `name` differs."""
     column = columns[name]
     one, other = alone[name], batched[name]
-    differs = (one != other) & ~(np.isnan(one) & np.isnan(other))
-    if column.discrete:
-        rests = differs  # it is the same, or fell to the other side
-    else:
-        rests = np.isnan(one) != np.isnan(other)
-        for count in column.rests_on:
-            rests |= alone[count] != batched[count]
-    compared = differs & ~rests
+    there = ~(np.isnan(one) & np.isnan(other))
+
+    def fell(which: str) -> npt.NDArray[np.bool_]:
+        """Of which records this count, class or number made of ranks came out as another."""
+        left, right = alone[which], batched[which]
+        apart = rules.same * scale_of(columns[which], columns, alone)
+        if columns[which].categories:
+            apart = np.zeros_like(apart)
+        null = np.isnan(left) != np.isnan(right)
+        found: npt.NDArray[np.bool_] = null | (np.abs(left - right) > apart)
+        return found
+
+    resting_on = [name] if column.discrete else column.rests_on
+    rests = np.isnan(one) != np.isnan(other)
+    for which in resting_on:
+        rests |= fell(which)
+    compared = there & ~rests
     gap = np.abs(one - other)[compared]
-    scale = _scale(column, columns, alone)[compared]
+    scale = scale_of(column, columns, alone)[compared]
+    values = int(there.sum())
     return Finding(
         name=name,
         absolute=float(gap.max(initial=0.0)),
-        relative=float((gap / np.maximum(scale, np.finfo(float).tiny)).max(initial=0.0)),
+        relative=float((gap / np.maximum(scale, TINY)).max(initial=0.0)),
         allowed=rules.axis if _follows_axis(column, columns) else rules.relative,
-        undecided=int(rests.sum()),
-        values=len(one),
+        undecided=int((rests & there).sum()),
+        undecided_allowed=rules.undecided_of(values),
+        values=values,
     )
 
 
-def _scale(column: Column, columns: Mapping[str, Column], values: Values) -> Numbers:
+def scale_of(column: Column, columns: Mapping[str, Column], values: Values) -> Numbers:
     """What a difference is relative to, of each record."""
     if column.rounding == "parts":
-        first, *others = (_scale(columns[part], columns, values) for part in column.parts)
+        first, *others = (scale_of(columns[part], columns, values) for part in column.parts)
         return functools.reduce(np.maximum, others, first)
     return np.maximum(np.abs(values[column.name]), SMALLEST[column.rounding])
 
@@ -148,62 +197,3 @@ def _follows_axis(column: Column, columns: Mapping[str, Column]) -> bool:
     return column.rounding == "axis" or any(
         _follows_axis(columns[part], columns) for part in column.parts
     )
-
-
-def _alone(sample: Sample) -> Values:
-    return _in_order(sample, [sample.worker.alone(record) for record in sample.records])
-
-
-def _batched(sample: Sample, config: RunConfig) -> Values:
-    """From the batches that `streamer run` would run: its planner cuts them, and learns how
-    long each took."""
-    computing, planner = FaultIsolation(sample.worker), planner_for(config, sample.worker)
-    planner.add(Chunk.of(sample.records))
-    results = []
-    for batch in planner.cut(at_end=True):
-        begin = time.perf_counter()
-        results.append(computing.process(batch))
-        planner.budget.measured(results[-1].work, time.perf_counter() - begin)
-    return _in_order(sample, results)
-
-
-def _in_order(sample: Sample, results: Sequence[Result]) -> Values:
-    """The values of all results, in the order of the sample; NaN for a record that was rejected."""
-    names = [column.name for column in sample.worker.columns]
-    (table,) = sample.worker.tables.rows  # it was loaded with one
-    rows = pa.concat_tables([result.tables[table] for result in results])
-    if not rows.num_rows:
-        raise UsageError(
-            "every record was rejected: `streamer run` writes the reasons to RUN/rejected"
-        )
-    index_of = {record.origin.row: index for index, record in enumerate(sample.records)}
-    order = [index_of[row] for row in rows["row"].to_pylist()]
-    values = {name: np.full(len(sample.records), np.nan) for name in names}
-    for name in names:
-        values[name][order] = _numbers(rows[name])
-    return values
-
-
-def _numbers(column: pa.ChunkedArray) -> Numbers:
-    array = column.combine_chunks()
-    if pa.types.is_dictionary(array.type):
-        array = array.indices
-    numbers: Numbers = array.cast(pa.float64()).to_numpy(zero_copy_only=False)
-    return numbers
-
-
-def _print(findings: Sequence[Finding], rules: Rules, console: Console) -> None:
-    table = Table(title="Largest difference from one text at a time", title_justify="left")
-    table.add_column("column")
-    for heading in ("absolute", "relative", "allowed", "undecided"):
-        table.add_column(heading, justify="right")
-    for one in findings:
-        table.add_row(
-            one.name,
-            f"{one.absolute:.1e}",
-            f"{one.relative:.1e}",
-            f"{one.allowed:.0e}",
-            f"{one.undecided} of {one.values}" if one.undecided else "",
-            style="" if one.holds(rules) else "bold red",
-        )
-    console.print(table)

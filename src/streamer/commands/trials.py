@@ -14,7 +14,7 @@ from rich.table import Table
 from tomlkit.exceptions import TOMLKitError
 
 from streamer.batches import Batch
-from streamer.commands.sample import Sample, take_sample
+from streamer.commands.sample import Sample, take_sample, tell
 from streamer.computing.fault_isolation import FaultIsolation
 from streamer.config import RunConfig
 from streamer.device.memory import PeakMemory
@@ -64,6 +64,7 @@ def recommend(
         raise UsageError("batch sizes, token budgets and repeats must be at least 1")
     document = _document(write) if write else None
     sample = take_sample(config, records)
+    tell(sample.notes, console)
     with in_use(sample.worker.model.device, deterministic=config.deterministic):
         trials = measure(sample, key, sizes, repeats)
     best = recommended(trials)
