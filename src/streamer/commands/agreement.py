@@ -12,7 +12,7 @@ in float32, and most columns follow it. Two things amplify it, and have a rule o
 import functools
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -54,20 +54,20 @@ RULES = {
     torch.float64: Rules(1e-9, 1e-9, 1e-9, 0.0),
     torch.float32: Rules(1e-5, 1e-5, 1e-2, 0.02),
 }
-SHORT_RULES = Rules(math.nan, 0.25, 1.0, 0.5, same=0.05)
-"""bfloat16 has two to three digits: no closer agreement can be expected of batches. One feature
-more of twenty and the other numbers can still be compared as closely as that."""
 SHORT_STEPS = 8
-"""In a short format a residual may be off by so many steps of it. In each layer, some products
-come out a step higher or lower."""
+"""In a short format a residual may be off by so many steps of it: in each layer, some products come
+out a step higher or lower."""
+
+
+def short_rules(dtype: torch.dtype) -> Rules:
+    """Of a format of two to three digits: no closer agreement can be expected of batches. One
+    feature more of twenty, and the other numbers can still be compared as closely as that."""
+    return Rules(SHORT_STEPS * torch.finfo(dtype).eps, 0.25, 1.0, 0.5, same=0.05)
 
 
 def rules_for(model: LanguageModel) -> Rules:
     """Those of the format that `model` computes in."""
-    if not model.is_short:
-        return RULES[model.dtype]
-    step = torch.finfo(model.autocast or model.dtype).eps
-    return replace(SHORT_RULES, residual=SHORT_STEPS * step)
+    return short_rules(model.autocast or model.dtype) if model.is_short else RULES[model.dtype]
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,9 +103,13 @@ def print_distances(
             table.add_row(one.name, _percent(one.median), _percent(one.largest), _changed(one))
         table.add_section()
     console.print(table)
-    for group, what in ((residuals, "residuals"), (columns, "columns")):
-        if rest := group[SHOWN:]:
-            console.print(_rest(rest, what), highlight=False, soft_wrap=True)
+    rest = [
+        _rest(group[SHOWN:], what)
+        for group, what in ((residuals, "residuals"), (columns, "columns"))
+        if group[SHOWN:]
+    ]
+    if rest:
+        console.print(f"and {' and '.join(rest)}", highlight=False, soft_wrap=True)
     console.print(in_words(short, residuals, columns), highlight=False, soft_wrap=True)
 
 
@@ -124,7 +128,7 @@ def in_words(short: str, residuals: Sequence[Distance], columns: Sequence[Distan
 def _rest(rest: Sequence[Distance], what: str) -> str:
     most, changed = max(one.largest for one in rest), max(rest, key=lambda one: one.changed)
     line = (
-        f"and {len(rest)} more {what}, at most {_percent(rest[0].median)} (median) and "
+        f"{len(rest)} more {what}, at most {_percent(rest[0].median)} (median) and "
         f"{_percent(most)} (largest)"
     )
     return line + (f", changed in at most {_changed(changed)}" if changed.changed else "")

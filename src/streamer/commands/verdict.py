@@ -120,9 +120,9 @@ def _what(batched: Measured, worker: Worker) -> str:
     """What was compared."""
     first, *_ = batched.residuals.values()
     lost = int(np.isnan(first).any((1, 2)).sum())
-    rejected = f" ({lost} more were rejected)" if lost else ""
+    count = f"{len(first) - lost} of {len(first)} records, the others rejected" if lost else ""
     how = f"{worker.model.forward} forward, sharing {worker.packing.sharing}"
-    return f"{len(first) - lost} records{rejected}, {how}"
+    return f"{count or f'{len(first)} records'}, {how}"
 
 
 def _named(findings: Sequence[Finding]) -> str:
@@ -151,15 +151,19 @@ def _print_findings(
             )
         table.add_section()
     console.print(table)
-    for group, what in ((residuals, "residuals"), (columns, "columns")):
-        if rest := worst(group)[1]:
-            console.print(_rest(rest, what), highlight=False, soft_wrap=True)
+    rest = [
+        _rest(worst(group)[1], what)
+        for group, what in ((residuals, "residuals"), (columns, "columns"))
+        if worst(group)[1]
+    ]
+    if rest:
+        console.print(f"and {' and '.join(rest)}", highlight=False, soft_wrap=True)
 
 
 def _rest(rest: Sequence[Finding], what: str) -> str:
-    """One line for those that are not among the worst."""
+    """What is said of those that are not among the worst."""
     most = max(rest, key=lambda one: one.relative / one.allowed)
-    line = f"and {len(rest)} more {what}, at most {most.relative:.1e} of {most.allowed:.0e}"
+    line = f"{len(rest)} more {what}, at most {most.relative:.1e} of {most.allowed:.0e}"
     if any(one.undecided for one in rest):
         one = max(rest, key=lambda one: one.undecided)
         line += f", undecided in at most {one.undecided} of {one.values}"
