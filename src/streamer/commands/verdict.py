@@ -49,8 +49,9 @@ def batches_agree(config: RunConfig, records: int, console: Console) -> bool:
         short = str(worker.model.autocast).removeprefix("torch.")
         del sample, worker  # the device need not hold both
         release(device)
+        worker = worker_for(longer, kind, TO_COMPARE)
         with in_use(device, deterministic=config.deterministic):
-            exact = in_batches(worker_for(longer, kind, TO_COMPARE), chunks, longer)
+            exact = in_batches(worker, chunks, longer)
         print_distances(short, *distances_of(exact, batched, columns), console)
     return not problems
 
