@@ -17,6 +17,7 @@ from streamer.commands.agreement import RULES
 from streamer.commands.verdict import batches_agree
 from streamer.computing.worker import InFlight, Worker
 from streamer.config import RunConfig
+from streamer.device.traits import TRAITS
 from support.commands import FEW, command
 from support.failing import ERROR, guilty_rows
 from support.inputs import inputs
@@ -117,6 +118,21 @@ def test_verify_cuts_the_first_window_when_a_batch_is_full_as_a_run_does(
     in_run = first_window(lambda: run_with(loaded, out=tmp_path / "RUN", **settings))
     in_verify = first_window(lambda: batches_agree(RunConfig(**settings), 150, QUIET))
     assert in_verify == in_run == 64
+
+
+def test_verify_has_batches_in_flight_where_a_run_has(loaded, monkeypatch):
+    monkeypatch.setitem(TRAITS, "cpu", replace(TRAITS["cpu"], runs_ahead=True))
+    steps: list[str] = []
+    for step in ("launch", "collect"):
+        take = getattr(loaded, step)
+
+        def seen(given, step=step, take=take):
+            steps.append(step)
+            return take(given)
+
+        monkeypatch.setattr(loaded, step, seen)
+    assert batches_agree(RunConfig(max_tokens=128, limit=12), 12, QUIET)
+    assert steps[:2] == ["launch", "launch"]
 
 
 def test_what_has_no_good_record_cannot_be_verified(loaded, tmp_path, capsys):
