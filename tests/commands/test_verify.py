@@ -110,13 +110,13 @@ def test_verify_tests_the_batches_that_a_run_would_run(loaded, tmp_path, monkeyp
 def test_verify_cuts_the_first_window_when_a_batch_is_full_as_a_run_does(
     loaded, tmp_path, monkeypatch
 ):
-    settings = {"max_tokens": 256, "limit": 150}
+    settings = {"max_tokens": 256, "limit": 80}
 
     def first_window(measure: Callable[[], object]) -> int:
         return batches_of(monkeypatch, loaded, measure)[0][1]
 
     in_run = first_window(lambda: run_with(loaded, out=tmp_path / "RUN", **settings))
-    in_verify = first_window(lambda: batches_agree(RunConfig(**settings), 150, QUIET))
+    in_verify = first_window(lambda: batches_agree(RunConfig(**settings), 80, QUIET))
     assert in_verify == in_run == 64
 
 

@@ -160,8 +160,6 @@ def of_column(
         """Of which records this count, class or number made of ranks came out as another."""
         left, right = alone[which], batched[which]
         apart = rules.same * scale_of(columns[which], columns, alone)
-        if columns[which].categories:
-            apart = np.zeros_like(apart)
         null = np.isnan(left) != np.isnan(right)
         found: npt.NDArray[np.bool_] = null | (np.abs(left - right) > apart)
         return found
