@@ -59,7 +59,7 @@ def folder(tmp_path) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits address space as Linux does")
 def test_no_batch_is_tried_that_does_not_fit_the_address_space(folder, wide):
-    done = run_python("-c", RUN, *wide, str(2**30), folder=folder, timeout=300)
+    done = run_python("-c", RUN, *wide, str(2**30), folder=folder, timeout=900)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(RECORDS), "0", "0"], "all measured, nothing split"
 
@@ -68,7 +68,7 @@ def test_a_run_in_a_control_group_is_not_killed_for_its_first_batches(folder, wi
     with group_of(1200 * 2**20) as enter:
         command = [*enter, sys.executable, "-c", RUN, *wide, "0"]  # all its memory is the group's
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=300, check=False, cwd=folder
+            command, capture_output=True, text=True, timeout=900, check=False, cwd=folder
         )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split() == [str(RECORDS), "0", "0"]
