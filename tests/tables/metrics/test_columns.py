@@ -1,5 +1,6 @@
 """What the columns say of themselves."""
 
+import json
 import re
 from pathlib import Path
 
