@@ -109,6 +109,7 @@ def _whole(part: ModelPart, load: Callable[..., nn.Module]) -> dict[str, Any]:
     class Loaded:
         @staticmethod
         def from_pretrained(_: str, **how: Any) -> nn.Module:
+            how.pop("trust_remote_code", None)  # `load` knows it, and gives it itself
             return load(real, **how)
 
     return {"model_class": Loaded}

@@ -30,6 +30,7 @@ def load_weights(
         "use_safetensors": None if trust_remote_code else True,
         "output_loading_info": True,
         "device_map": straight_onto(device),
+        "trust_remote_code": trust_remote_code,
     }
     try:
         model, report = kind.from_pretrained(path, **how)
