@@ -11,12 +11,16 @@ from typing import Any
 import pytest
 import torch
 
+from bench.architectures import make_architecture
 from streamer.batches import Batch, Result
 from streamer.computing.fault_isolation import FaultIsolation
+from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.worker import Worker
 from streamer.device.transfers import ToHost
+from streamer.planning.packing import Packing
 from support.judges import MpsKernels, NoWaiting
-from support.moved import SHARINGS, assert_same, batch_for, load, moved, put_back
+from support.models import load_model
+from support.moved import SHARINGS, assert_same, batch_for, load, move_model, moved, put_back
 from support.pretended import OnDevice, Pretended
 from support.pretended_cuda import Steps, pretend_cuda
 
@@ -123,6 +127,52 @@ def test_on_cuda_the_host_waits_for_nothing_that_it_has_just_asked_for(cuda, ste
     # counts and metrics; the matrices are waited for by other threads
     assert stepping.waited == 2 * len(batches)
     assert len(mode.seen) > 40
+
+
+UNLIKE = {
+    "GPT-2": "trie",  # looks for padding
+    "Gemma 3, multimodal": "trie",  # windows in some layers
+    "Mistral": "trie",  # windows in all
+    "Llama 4: chunks": "prefix",
+    "BLOOM": "prefix",  # a bias by distance
+}
+"""Architectures that differ in how they mask, and what they share at most."""
+MASKED = [
+    (name, sharing) for name, most in UNLIKE.items() for sharing in dict.fromkeys(("prefix", most))
+]
+
+
+@pytest.fixture
+def unlike(request, tmp_path) -> LanguageModel:
+    """Of that architecture, on the CPU, and loaded before there is a CUDA device."""
+    return load_model(make_architecture(request.param, tmp_path), layers=(0, 3))
+
+
+@pytest.mark.parametrize(("unlike", "sharing"), MASKED, indirect=["unlike"])
+def test_on_cuda_the_host_does_not_wait_however_an_architecture_masks(unlike, cuda, sharing):
+    mode, _ = cuda
+    stem = tuple(range(9, 49))  # longer than its windows and chunks
+    rows = Packing(sharing, 200).pack_passages([stem[:5], (*stem, 9), (*stem, 10), stem[4:]])
+    assert rows.branches == (sharing == "trie")
+    expected = unlike.residuals(rows)
+    with mode:
+        move_model(unlike, mode)
+        found = unlike.residuals(rows)
+    assert torch.allclose(found.held, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("question", ["padding", "several texts"])
+@pytest.mark.parametrize("unlike", ["GPT-2"], indirect=True)
+def test_what_hugging_face_asks_about_rows_is_seen(unlike, cuda, monkeypatch, question):
+    mode, _ = cuda
+    rows = Packing("none", 200).pack_passages([(9, 10, 11), (9, 12)])
+    if question == "padding":
+        unlike._run.module.config.pad_token_id = 0
+    else:
+        monkeypatch.setattr(unlike._run, "_asks", True)
+    with mode, pytest.raises(AssertionError, match="the host waits"):
+        move_model(unlike, mode)
+        unlike.residuals(rows)
 
 
 @pytest.mark.usefixtures("stepping")

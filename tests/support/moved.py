@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import streamer.computing.worker
 import streamer.tables.metrics.shape
 import streamer.tables.sparse
 from streamer.batches import Batch, Result, Window
 from streamer.computing.load import load_worker
+from streamer.computing.model.language_model import LanguageModel
 from streamer.computing.sae.noise import NoisePool
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
@@ -43,19 +44,28 @@ def batch_for(worker: Worker, first: int = 0) -> Batch:
 
 def moved(worker: Worker, mode: Pretended) -> Worker:
     """`worker`, its weights on the accelerator of `mode`."""
-    for whole in (worker.model._run.module, *(sae.sae for sae in worker.saes)):
-        for module in whole.modules():
-            for tensors in (module._parameters, module._buffers):
-                for name, tensor in tensors.items():
-                    if tensor is not None:
-                        tensors[name] = mode.put(tensor.detach())
+    move_model(worker.model, mode)
     for sae in worker.saes:
+        _move(sae.sae, mode)
         vars(sae).pop("_threshold", None)  # made when it is first asked for
     noise = worker.noise
     noise.pool.vectors = mode.put(noise.pool.vectors)
     noise._encoded = None if noise._encoded is None else mode.put(noise._encoded)
-    worker.model.device = mode.device
     return worker
+
+
+def move_model(model: LanguageModel, mode: Pretended) -> None:
+    """Put its weights on the accelerator of `mode`."""
+    _move(model._run.module, mode)
+    model.device = mode.device
+
+
+def _move(whole: nn.Module, mode: Pretended) -> None:
+    for module in whole.modules():
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    tensors[name] = mode.put(tensor.detach())
 
 
 def assert_same(result: Result, expected: Result, tolerance: float) -> None:

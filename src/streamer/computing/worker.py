@@ -57,9 +57,8 @@ class Worker:
 
     A batch takes four steps: `launch`, `decompose`, `measure`, `collect`. No step waits for what
     was begun in it, so that a device with other batches is never without work; but for passages
-    that must be run again, and for rows that go without a mask (see `LanguageModel._is_masked`).
-    None knows what to do about a batch that fails, or that does not fit the memory:
-    `FaultIsolation` does.
+    that must be run again. None knows what to do about a batch that fails, or that does not fit
+    the memory: `FaultIsolation` does.
     """
 
     def __init__(
@@ -105,8 +104,7 @@ class Worker:
         return Batch(window, tuple(records), rejections, self.packing.pack(records))
 
     def launch(self, batch: Batch) -> InFlight:
-        """Let the device run `batch` through the model and the SAEs; does not wait for it, but for
-        rows that go without a mask.
+        """Let the device run `batch` through the model and the SAEs; does not wait for it.
 
         Raises whatever the model and the device raise, as do the other steps.
         """

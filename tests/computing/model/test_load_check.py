@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, MixtralConfig, Qwen3MoeConfig
 
 from streamer import embedded
-from streamer.computing.model.native import NativeForward
+from streamer.computing.model.native import NativeForward, NoCache
 from streamer.planning.packing import Packing
 from support.models import load_model, make_model
 
@@ -42,6 +42,28 @@ def test_a_window_that_a_trie_would_ignore_is_found_though_no_short_text_shows_i
 def test_windows_are_as_before_once_a_model_is_loaded(tmp_path):
     model = load_model(make_model(tmp_path, "mistral", sliding_window=200))
     assert model._run.module.config.sliding_window == 200
+
+
+@pytest.mark.parametrize("effect", ["an error", "other numbers"])
+def test_an_architecture_that_wants_a_real_cache_runs_without_any(effect, tmp_path, monkeypatch):
+    path = make_model(tmp_path, "llama", pad_token_id=0)
+    right = alone(path)
+    spared = load_model(path)
+    update = NoCache.update
+
+    def wrong(self: NoCache, keys: torch.Tensor, values: torch.Tensor, *more: Any) -> Any:
+        if effect == "an error":
+            raise AttributeError("no conv_states")
+        return update(self, 2 * keys, values, *more)
+
+    monkeypatch.setattr(NoCache, "update", wrong)
+    model = load_model(path)
+    for one, asks in ((spared, False), (model, True)):
+        assert one._run._asks == asks
+        assert one._run.module.config.pad_token_id == (0 if asks else None)
+    assert model.sharing == "trie"
+    found = model.residuals(Packing("prefix", 1).pack_passages(BRANCHES)).double()
+    assert float(((found - right).norm(dim=-1) / right.norm(dim=-1)).max()) < 1e-5
 
 
 EXPERTS = {

@@ -13,7 +13,11 @@ from streamer.computing.model.architecture import Architecture, cannot_load, rea
 from streamer.computing.model.bridge import BridgeForward, load_bridge
 from streamer.computing.model.content import hashing
 from streamer.computing.model.find import first_line
-from streamer.computing.model.load_check import reason_against_tries, refuse_looking_ahead
+from streamer.computing.model.load_check import (
+    ask_nothing,
+    reason_against_tries,
+    refuse_looking_ahead,
+)
 from streamer.computing.model.native import NativeForward, load_native
 from streamer.computing.model.precision import (
     DTYPES,
@@ -25,16 +29,12 @@ from streamer.computing.model.precision import (
 )
 from streamer.config import RunConfig, Sharing
 from streamer.device.errors import is_out_of_memory
-from streamer.device.traits import traits_of
 from streamer.device.transfers import to_device
 from streamer.errors import UsageError
 from streamer.planning.packing import Packing, Passage
 
 ROW_LENGTH = 128
 """Most positions of a packed row: see `bench/results/row_length.json`."""
-MASKED = 1024
-"""Most positions of a row that is given a mask though it needs none: of a longer one, the mask has
-the square of that, and costs more than it saves."""
 APART = 32
 """Passages run at once when they are run apart."""
 
@@ -81,6 +81,7 @@ class LanguageModel:
         """What the user should know about how it runs."""
         refuse_looking_ahead(self, forward.module)
         if isinstance(forward, NativeForward):
+            ask_nothing(self, forward)
             against = reason_against_tries(self, forward)
             if against:
                 self.notes.append(f"no tries: {against}")
@@ -126,8 +127,8 @@ class LanguageModel:
         self, rows: PackedTokens, on_device: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "layer passage width"]:
         """The hooked activation of every layer at each passage's last token. `on_device` are the
-        arrays of `rows`, if they are there already. Does not wait for the device, but for rows
-        without a mask: see `_is_masked`.
+        arrays of `rows`, if they are there already. Does not wait for the device, where the
+        architecture's own code does not.
 
         Runs no layer behind the last hook, and no unembedding.
         """
@@ -173,14 +174,7 @@ class LanguageModel:
                 f"token {largest} is not among the {self.vocabulary} that the model embeds"
             )
         tokens, depths, ends, read_at = on_device or to_device(rows.arrays, self.device)
-        masked = rows.branches or self._is_masked(rows)
-        return self._run(module, tokens, depths, ends if masked else None, read_at)
-
-    def _is_masked(self, rows: PackedTokens) -> bool:
-        """Whether rows that are single chains are given a mask all the same. Without one, Hugging
-        Face asks an accelerator whether its positions are those of one chain, and waits for it."""
-        takes_masks = self.sharing == "trie" and not traits_of(self.device).is_host
-        return takes_masks and rows.tokens.shape[1] <= MASKED
+        return self._run(module, tokens, depths, ends if rows.branches else None, read_at)
 
 
 def _embedded_tokens(module: torch.nn.Module) -> int:

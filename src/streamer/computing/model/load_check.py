@@ -1,6 +1,6 @@
-"""What is tried of a model when it is loaded: whether no token changes those before it, and whether
-packed rows give what each passage alone does. An architecture may attend both ways, or ignore the
-mask or the positions that it is given."""
+"""What is tried of a model when it is loaded: whether no token changes those before it, whether the
+device need not be waited for, and whether packed rows give what each passage alone does. An
+architecture may attend both ways, or ignore the mask or the positions that it is given."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -74,6 +74,22 @@ def refuse_looking_ahead(model: "LanguageModel", module: nn.Module) -> None:
             f"which change what is read of them by {apart:.1e} of its norm. So the numbers of a "
             f"text would depend on what stands beside it in a batch. Choose a causal model."
         )
+
+
+def ask_nothing(model: "LanguageModel", forward: NativeForward) -> None:
+    """Let the device not be waited for in rows without branches, if that changes no residual. Some
+    architectures refuse what it takes; they are run as they are."""
+    rows = Packing("prefix", 1).pack_passages(_random_passages(model))
+    with compared(model, forward.module) as allowed:
+        asked = model.residuals(rows).cpu().double()
+        with forward.asking_nothing() as keep:
+            try:
+                unasked = model.residuals(rows).cpu().double()
+            except Exception:  # whatever an architecture says to a cache that is none
+                return
+            apart = float(((unasked - asked).norm(dim=-1) / asked.norm(dim=-1)).max())
+            if apart <= allowed:
+                keep()
 
 
 @contextlib.contextmanager

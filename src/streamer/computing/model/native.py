@@ -1,5 +1,7 @@
 """The Hugging Face module itself: only the layers that are read, attention as fast as it has it."""
 
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -10,6 +12,30 @@ from transformers import AutoModel
 from streamer.computing.model.architecture import Architecture, quiet
 from streamer.computing.model.text_part import model_part
 from streamer.computing.model.weights import load_weights
+
+
+class NoCache:
+    """Stands where Hugging Face may have a cache of keys and values, and keeps none.
+
+    Without a cache, Hugging Face asks the device in every forward pass whether a row's positions
+    are those of several texts, and waits for the answer; with one, it takes them for one text's.
+    """
+
+    is_compileable = False
+
+    def get_seq_length(self, layer: int = 0) -> int:  # noqa: ARG002
+        """How many positions are cached."""
+        return 0
+
+    get_query_offset = get_seq_length
+
+    def get_mask_sizes(self, positions: int, layer: int = 0) -> tuple[int, int]:  # noqa: ARG002
+        """How many keys `positions` see, and where they begin."""
+        return positions, 0
+
+    def update(self, keys: Tensor, values: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """What attention reads: the new keys and values, and nothing before them."""
+        return keys, values
 
 
 class NativeForward:
@@ -29,6 +55,7 @@ class NativeForward:
         layers: Any = module.get_submodule(architecture.layers_path.removeprefix(prefix))
         self.layers: nn.ModuleList = layers
         """The decoder layers, as many as are loaded."""
+        self._asks = True
         self._hook()
 
     @property
@@ -38,6 +65,18 @@ class NativeForward:
         types = {*(getattr(self._config, "layer_types", None) or ())}
         others = types - {"full_attention", "sliding_attention"}
         return bool(others) or "local" in (getattr(self._config, "attention_layers", None) or ())
+
+    @contextlib.contextmanager
+    def asking_nothing(self) -> Iterator[Callable[[], object]]:
+        """While it is entered, Hugging Face does not ask the device about rows without branches,
+        for whose answers it would wait: whether they are of one text each (see `NoCache`), and
+        whether they have padding. What it gives is called to let it stay so."""
+        with contextlib.ExitStack() as undo:
+            pad = getattr(self._config, "pad_token_id", None)
+            undo.callback(setattr, self._config, "pad_token_id", pad)
+            undo.callback(setattr, self, "_asks", True)
+            self._config.pad_token_id, self._asks = None, False
+            yield undo.pop_all
 
     def _hook(self) -> None:
         """Keep what passes through the layers; a copy of the module has the same hooks."""
@@ -76,6 +115,8 @@ class NativeForward:
         how: dict[str, Any] = {}
         if ends is not None:
             how = {"position_ids": depths, "attention_mask": self._mask(depths, ends)}
+        elif not self._asks:
+            how = {"past_key_values": NoCache()}
         module(input_ids=tokens, use_cache=False, **how)  # no layer behind the last hook is loaded
         return torch.stack([self._found[index] for index in range(len(self._taps))])
 
