@@ -8,8 +8,8 @@ import pytest
 
 from streamer.config import RunConfig
 from streamer.errors import UsageError
-from streamer.manifest import FORMAT, Counts, Manifest
-from streamer.records import InputRange
+from streamer.manifest import FORMAT, Manifest
+from streamer.records import Counts, InputRange
 from streamer.results.run import open_run
 from streamer.running.resume import as_begun, refuse_changes
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from streamer.records import Rejection, TokenizedRecord
+from streamer.records import Counts, Rejection, TokenizedRecord
 
 N = TypeVar("N", int, npt.NDArray[np.int64])
 """One number, or an array with one for each batch."""
@@ -93,42 +93,30 @@ class Batch:
 class Work:
     """What the device did for a batch."""
 
-    tokens: int = 0
-    """Tokens of all passages, as if none were shared."""
-    distinct: int = 0
-    """Tokens that were run: shared ones count once."""
+    counts: Counts = Counts()  # noqa: RUF009  (frozen)
+    """Of tokens, reruns, splits and errors; not of records."""
     positions: int = 0
     """Token positions that were run, padding included."""
-    reruns: int = 0
-    """Passages run again alone in float32, because their residual was not finite."""
     faint: int = 0
     """Passages to whose residual too faint a noise was added to say much about its stability."""
-    splits: int = 0
-    """How often the batch was split because it did not fit the memory."""
     largest: Footprint[int] = NOTHING
     """The footprint of the batch; if it was split, the most positions, pairs and passages of any
     of its parts."""
     hopeless: int = 0
     """Records that did not fit the memory even alone."""
-    faults: int = 0
-    """How often the model raised an error, on the batch or a part of it."""
 
     def __add__(self, other: "Work") -> "Work":
         """The work of two parts of a batch together."""
         return Work(
-            tokens=self.tokens + other.tokens,
-            distinct=self.distinct + other.distinct,
+            counts=self.counts + other.counts,
             positions=self.positions + other.positions,
-            reruns=self.reruns + other.reruns,
             faint=self.faint + other.faint,
-            splits=self.splits + other.splits,
             largest=Footprint(
                 max(self.largest.positions, other.largest.positions),
                 max(self.largest.pairs, other.largest.pairs),
                 max(self.largest.passages, other.largest.passages),
             ),
             hopeless=self.hopeless + other.hopeless,
-            faults=self.faults + other.faults,
         )
 
 
@@ -142,3 +130,13 @@ class Result:
     """The rows for each table of the run, by the table's name; the first column is `row`."""
     rejections: tuple[Rejection, ...]
     work: Work
+
+    @property
+    def counts(self) -> Counts:
+        """What was done with its records."""
+        return self.work.counts + Counts(
+            records=len(self.records) + len(self.rejections),
+            rows=len(self.records),
+            rejected=len(self.rejections),
+            truncated=sum(record.truncated for record in self.records),
+        )

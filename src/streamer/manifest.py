@@ -7,9 +7,6 @@ A later version may add keys. Each has a default for runs that lack it, and unkn
 change that this does not cover needs a new `format`.
 """
 
-import operator
-from collections.abc import Mapping
-from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,40 +15,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from streamer.config import Kind
 from streamer.errors import UsageError
-from streamer.records import InputRange
+from streamer.records import Counts, InputRange
 
 FORMAT = 1
 """The format that this version writes. The earliest manifests lack the key; they are 1, too."""
 CLOSED = ("finished", "stopped")
 """Status of runs that ended cleanly: all that was computed is in their parts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What a run has written. The names are those in its manifest and in the footers of parts."""
-
-    records: int = 0
-    """Records read, good and bad."""
-    rows: int = 0
-    """Records measured."""
-    rejected: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    """Tokens of all passages, as if none were shared."""
-    tokens_run: int = 0
-    """Tokens that were run: shared ones count once."""
-    reruns_in_float32: int = 0
-    out_of_memory_splits: int = 0
-    model_errors: int = 0
-
-    @classmethod
-    def of(cls, entries: Mapping[str, Any]) -> Self:
-        """The counts in a manifest or footer; those it lacks are 0."""
-        return cls(**{name: entries[name] for name in cls.__slots__ if name in entries})
-
-    def __add__(self, other: "Counts") -> "Counts":
-        """The sum of both."""
-        return Counts(*map(operator.add, astuple(self), astuple(other)))
 
 
 class Entry(BaseModel):

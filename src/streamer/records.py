@@ -5,10 +5,11 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
      └─────────────┴─▶ Rejection ──────────────────────────────────────────▶ rejected rows
 """
 
+import operator
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Self, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -201,3 +202,35 @@ def _held_bytes(record: Loaded) -> int:
     """Bytes that `record` holds: its raw text and its tokens."""
     tokens = record.tokens if isinstance(record, TokenizedRecord) else ()
     return len(record.raw) + sum(passage.nbytes for passage in tokens) + 200
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What was done with records: those of a batch, of a session, of a run. The names are those in
+    manifests and in the footers of parts."""
+
+    records: int = 0
+    """Good and bad."""
+    rows: int = 0
+    """Records measured."""
+    rejected: int = 0
+    truncated: int = 0
+    tokens: int = 0
+    """Tokens of all passages, as if none were shared."""
+    tokens_run: int = 0
+    """Tokens that were run: shared ones count once."""
+    reruns_in_float32: int = 0
+    """Passages run again alone in float32, because their residual was not finite."""
+    out_of_memory_splits: int = 0
+    """How often a batch was split because it did not fit the memory."""
+    model_errors: int = 0
+    """How often the model raised an error, on a batch or a part of it."""
+
+    @classmethod
+    def of(cls, entries: Mapping[str, Any]) -> Self:
+        """The counts in a manifest or footer; those it lacks are 0."""
+        return cls(**{name: entries[name] for name in cls.__slots__ if name in entries})
+
+    def __add__(self, other: "Counts") -> "Counts":
+        """The sum of both."""
+        return Counts(*map(operator.add, astuple(self), astuple(other)))

@@ -93,7 +93,7 @@ def test_memory_that_runs_out_once_costs_nothing(tmp_path, worker, model, attemp
     plain, _ = run_with(worker, **settings | {"out": tmp_path / "PLAIN"})
     model(lambda _, number: error if number == attempt else None)
     run, summary = run_with(worker, **settings, batch_size=16)
-    assert summary.counters.splits == 1
+    assert summary.counters.session.out_of_memory_splits == 1
     assert rejected(tmp_path / "RUN") == []
     assert_equal_but(run, plain)
 

@@ -9,7 +9,7 @@ from streamer.batches import Result, Window, Work
 from streamer.computing.fault_isolation import HOPELESS, FaultIsolation
 from streamer.errors import RunFault, UsageError
 from streamer.planning.budget import Budget
-from streamer.records import Origin, TokenizedRecord
+from streamer.records import Counts, Origin, TokenizedRecord
 from support.failing import ERROR, OUT_OF_MEMORY, assert_equal_but, guilty_rows
 from support.inputs import LINE, inputs, rejected
 from support.runs import run_with
@@ -30,7 +30,7 @@ def test_a_record_that_makes_the_model_raise_costs_itself_and_not_its_batch(
     assert run.table("metrics").num_rows == 63
     assert_equal_but(run, plain, without=(31,))
     assert run.manifest["status"] == "finished"
-    assert run.manifest["counts"]["model_errors"] == summary.counters.faults == 7
+    assert run.manifest["counts"]["model_errors"] == summary.counters.session.model_errors == 7
     assert len(passes) == 1 + 2 * 6 + 1  # the batch, six times its halves, and a proof
     lines = map(json.loads, (tmp_path / "RUN" / "log.jsonl").read_text().splitlines())
     (split,) = (line for line in lines if line["event"] == "split")
@@ -72,7 +72,7 @@ def test_what_raises_behind_the_model_is_split_as_well(tmp_path, worker, monkeyp
     monkeypatch.setattr(worker.tables, "take", fails_on)
     run, summary = run_with(worker, **inputs(tmp_path, 16), batch_size=16)
     assert run.table("metrics").num_rows == 16
-    assert summary.counters.faults
+    assert summary.counters.session.model_errors
 
 
 def test_an_error_of_the_model_does_not_lower_the_budget(worker, model):
@@ -113,7 +113,7 @@ def test_what_the_model_rejects_is_kept_back_until_something_was_measured(worker
     assert computing.feed(batches[0]) == []
     results: list[Result] = computing.feed(batches[1])
     assert [result.window.index for result in results] == [0, 1]
-    assert results[0].work == Work(faults=1)
+    assert results[0].work == Work(Counts(model_errors=1))
     assert computing.finish() == []
 
 

@@ -95,8 +95,9 @@ def test_a_batch_that_does_not_fit_is_split_and_every_row_comes_out(
     tried = only_fits(100, ERRORS[error])
     run, summary = run_with(worker, out=tmp_path / "RUN", limit=LIMIT, max_tokens=1000)
     assert max(tried) > 100
-    assert summary.counters.splits == sum(positions > 100 for positions in tried) >= 2
-    assert run.manifest["counts"]["out_of_memory_splits"] == summary.counters.splits
+    splits = summary.counters.session.out_of_memory_splits
+    assert splits == sum(positions > 100 for positions in tried) >= 2
+    assert run.manifest["counts"]["out_of_memory_splits"] == splits
     assert run.table("rejected").num_rows == 0
     assert_same(run, plain)
 
@@ -111,7 +112,7 @@ def test_memory_that_runs_out_behind_the_model_splits_too(tmp_path, worker, plai
 
     monkeypatch.setattr(worker.tables, "take", small_only)
     run, summary = run_with(worker, out=tmp_path / "RUN", limit=LIMIT)
-    assert summary.counters.splits
+    assert summary.counters.session.out_of_memory_splits
     assert_same(run, plain)
 
 
@@ -123,7 +124,7 @@ def test_once_a_batch_was_split_the_next_ones_are_smaller(worker, only_fits):
     planned, measured = [], []
     for batch in planner.cut():
         result = FaultIsolation(worker).process(batch)
-        budget.measured(result.work, 1e-9 * result.work.distinct)
+        budget.measured(result.work, 1e-9 * result.counts.tokens_run)
         planned.append(batch.rows.size)
         measured += [one.origin.row for one in result.records]
     assert planned[0] > 200
@@ -140,7 +141,7 @@ def test_rejections_that_ride_on_a_batch_are_told_once_though_it_is_split(
     lines = [good.format(row) if row % 4 else "{broken\n" for row in range(32)]
     (tmp_path / "in.jsonl").write_text("".join(lines))
     run, summary = run_with(worker, paths=[str(tmp_path / "in.jsonl")], out=tmp_path / "RUN")
-    assert summary.counters.splits
+    assert summary.counters.session.out_of_memory_splits
     assert run.table("rejected")["row"].to_pylist() == list(range(0, 32, 4))
     assert run.table("metrics").num_rows == 24
 
@@ -215,7 +216,7 @@ pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 2**26
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 all = FaultIsolation(worker).process(batch)
-assert not few.work.splits and all.work.splits, all.work
+assert not few.counts.out_of_memory_splits and all.counts.out_of_memory_splits, all.work
 assert len(all.records) == len(records) and not all.rejections
 assert [one.id for one in all.records] == [one.id for one in records]
 names = [column.name for column in worker.columns if column.type == "float32"]
@@ -224,7 +225,7 @@ many, some = (
 )
 close = np.isclose(many, some, rtol=1e-4, atol=1e-4, equal_nan=True)
 assert close.mean() > 0.999, close.mean()
-print("split", all.work.splits)
+print("split", all.counts.out_of_memory_splits)
 """
 
 

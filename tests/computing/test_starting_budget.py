@@ -26,7 +26,7 @@ def test_a_deterministic_run_is_limited_by_positions_and_never_by_time(worker):
     assert not budget.holds(500, Footprint(positions=4097, pairs=0, passages=1))
     wide = Footprint(100, 0, passages=2**32 // budget.cost.passage)
     for _ in range(1000):
-        budget.measured(Work(100, 100, 100, largest=wide), seconds=1e-6)
+        budget.measured(Work(Counts(tokens=100, tokens_run=100), 100, largest=wide), seconds=1e-6)
     assert (budget.tokens, budget.bytes) == (4096, 2**32)
 
 

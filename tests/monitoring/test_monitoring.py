@@ -10,10 +10,10 @@ from rich.console import Console
 
 from streamer.concurrency.queues import Queue
 from streamer.device.memory import Memory, memory
-from streamer.manifest import Counts
 from streamer.monitoring.counters import Counters
 from streamer.monitoring.display import as_text, line, render
 from streamer.monitoring.observer import Observer
+from streamer.records import Counts
 from streamer.results.summary import (
     KEPT_DOMAINS,
     OTHERS,
@@ -70,7 +70,8 @@ def test_what_a_run_waits_for_is_shown_in_line_and_display():
 def test_the_total_is_estimated_by_bytes_until_the_input_ends():
     counters = Counters(bytes_total=1000)
     assert counters.total() is None
-    counters.bytes_read, counters.records_in, counters.done = 250, 50, 20
+    counters.bytes_read, counters.records_in = 250, 50
+    counters.session = Counts(records=20)
     assert counters.total() == 200
     assert counters.fraction() == 0.1
     assert counters.seconds_left(rate=9.0) == 20
@@ -97,7 +98,7 @@ def test_the_device_is_as_fast_as_it_was_while_it_worked():
     assert counters.per_second == 0
     counters.started -= 3600  # most of which nothing came
     counters.busy_seconds["compute"] = 2.0
-    counters.done += 100
+    counters.session += Counts(records=100)
     assert counters.per_second == 50
 
 

@@ -28,15 +28,14 @@ def most(budget: Budget, width: int = 1) -> int:
 def ran(positions: int, width: int = 1, passages: int = 0) -> Work:
     """A batch that fits."""
     footprint = size(positions, width, passages)
-    return Work(distinct=positions, positions=positions, largest=footprint)
+    return Work(Counts(tokens_run=positions), positions=positions, largest=footprint)
 
 
 def was_split(positions: int, fitted: int, width: int = 1, hopeless: int = 0) -> Work:
     """A batch that did not fit, of which so many positions did at once."""
     largest = size(fitted, width)
-    return Work(
-        distinct=positions, positions=positions, splits=1, largest=largest, hopeless=hopeless
-    )
+    counts = Counts(tokens_run=positions, out_of_memory_splits=1)
+    return Work(counts, positions=positions, largest=largest, hopeless=hopeless)
 
 
 def rising(to: int) -> Callable[[int], float]:
@@ -205,7 +204,7 @@ def test_a_batch_that_did_not_fit_and_of_which_nothing_was_measured_halves_the_b
     """As when every part of it fails for another reason."""
     budget = Budget(256)
     before = budget.bytes
-    budget.measured(Work(splits=1), 1.0)
+    budget.measured(Work(Counts(out_of_memory_splits=1)), 1.0)
     assert budget.bytes == before / 2
 
 

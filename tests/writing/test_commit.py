@@ -9,8 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamer.errors import RunFault
-from streamer.manifest import Counts
-from streamer.records import Position
+from streamer.records import Counts, Position
 from streamer.writing.commit import (
     Checkpoint,
     commit,

@@ -143,7 +143,7 @@ def test_a_run_logs_its_rejections_and_counts_those_beyond_the_first(tmp_path):
     told = events(run.path, "rejected")
     assert len(told) == LOGGED + 1
     (more,) = events(run.path, "rejected more")
-    assert sum(more["reasons"].values()) + len(told) == summary.counters.rejected == 51
+    assert sum(more["reasons"].values()) + len(told) == summary.counters.written.rejected == 51
     assert told[-1]["row"] == 51
     reasons = run.table("rejected")["reason"].to_pylist()
     assert [line["reason"] for line in told] == [*reasons[:LOGGED], reasons[-1]]
@@ -165,12 +165,12 @@ def test_splits_and_runs_again_are_logged_with_their_reason(tmp_path, embedded_w
     monkeypatch.setattr(worker.model, "residuals", run)
     ran, summary = run_with(worker, out=tmp_path / "RUN", limit=40, max_tokens=2000)
     splits = events(ran.path, "split")
-    assert summary.counters.splits >= len(splits) > 0
+    assert summary.counters.session.out_of_memory_splits >= len(splits) > 0
     assert {line["cause"] for line in splits} == {"out of memory"}
     assert sum(line["records"] for line in splits) <= 40
     (again,) = events(ran.path, "run again in float32")
     assert again["reason"] == "the residual is not finite"
-    assert again["passages"] == summary.counters.reruns == 1
+    assert again["passages"] == summary.counters.session.reruns_in_float32 == 1
 
 
 def test_plain_warnings_of_any_thread_go_to_the_log():

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 from streamer.errors import UsageError
-from streamer.manifest import Counts
-from streamer.records import Position
+from streamer.records import Counts, Position
 from streamer.results.run import Run
 from streamer.writing.commit import (
     Checkpoint,

@@ -21,23 +21,21 @@ import torch
 from streamer.commands.measuring import Measured, Numbers, Values
 from streamer.computing.model.language_model import LanguageModel
 from streamer.tables import Column
+from streamer.tables.column import Precision
 
 RADIAN = 180 / math.pi
-SMALLEST = {"itself": 0.0, "one": 1.0, "radian": RADIAN, "axis": RADIAN}
-"""The least scale of a value, by how its column is rounded."""
+SMALLEST = {"itself": 0.0, "one": 1.0, "radian": RADIAN}
+"""The least scale of a value, by what its column's tolerance is relative to."""
 TINY = np.finfo(float).tiny
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What rounding may make of a format."""
+    """What rounding may make of a format; of a number, its column says it."""
 
+    precision: Precision
     residual: float
     """Of a residual, relative to its norm."""
-    relative: float
-    """Of a number, relative to the scale of its column."""
-    axis: float
-    """The same of what depends on the first principal axis."""
     undecided: float
     """Share of a column's values that may rest on a feature, class or rank that fell to the other
     side; but never more than half of them."""
@@ -51,8 +49,8 @@ class Rules:
 
 
 RULES = {
-    torch.float64: Rules(1e-9, 1e-9, 1e-9, 0.0),
-    torch.float32: Rules(1e-5, 1e-5, 1e-2, 0.02),
+    torch.float64: Rules("float64", 1e-9, 0.0),
+    torch.float32: Rules("float32", 1e-5, 0.02),
 }
 SHORT_STEPS = 8
 """In a short format a residual may be off by so many steps of it: in each layer, some products come
@@ -60,9 +58,8 @@ out a step higher or lower."""
 
 
 def short_rules(dtype: torch.dtype) -> Rules:
-    """Of a format of two to three digits: no closer agreement can be expected of batches. One
-    feature more of twenty, and the other numbers can still be compared as closely as that."""
-    return Rules(SHORT_STEPS * torch.finfo(dtype).eps, 0.25, 1.0, 0.5, same=0.05)
+    """Of a format of two to three digits: no closer agreement can be expected of batches."""
+    return Rules("short", SHORT_STEPS * torch.finfo(dtype).eps, 0.5, same=0.05)
 
 
 def rules_for(model: LanguageModel) -> Rules:
@@ -176,7 +173,7 @@ def of_column(
         name=name,
         absolute=float(gap.max(initial=0.0)),
         relative=float((gap / np.maximum(scale, TINY)).max(initial=0.0)),
-        allowed=rules.axis if _follows_axis(column, columns) else rules.relative,
+        allowed=column.tolerance.at(rules.precision),
         undecided=int((rests & there).sum()),
         undecided_allowed=rules.undecided_of(values),
         values=values,
@@ -185,13 +182,7 @@ def of_column(
 
 def scale_of(column: Column, columns: Mapping[str, Column], values: Values) -> Numbers:
     """What a difference is relative to, of each record."""
-    if column.rounding == "parts":
+    if column.tolerance.of == "parts":
         first, *others = (scale_of(columns[part], columns, values) for part in column.parts)
         return functools.reduce(np.maximum, others, first)
-    return np.maximum(np.abs(values[column.name]), SMALLEST[column.rounding])
-
-
-def _follows_axis(column: Column, columns: Mapping[str, Column]) -> bool:
-    return column.rounding == "axis" or any(
-        _follows_axis(columns[part], columns) for part in column.parts
-    )
+    return np.maximum(np.abs(values[column.name]), SMALLEST[column.tolerance.of])

@@ -87,7 +87,9 @@ def measure(sample: Sample, key: Key, sizes: Sequence[int], repeats: int) -> lis
 
     def run(size: int) -> None:
         results = [result for batch in batches[size] for result in computing.feed(batch)]
-        splits[size] += sum(result.work.splits for result in [*results, *computing.drain()])
+        splits[size] += sum(
+            result.counts.out_of_memory_splits for result in [*results, *computing.drain()]
+        )
 
     splits = dict.fromkeys(sizes, 0)
     peaks, seconds = {}, {size: list[float]() for size in sizes}

@@ -4,7 +4,6 @@ A record that fails alone is rejected if another one can still be measured. If n
 the memory or the device that is to blame, and the run breaks off without rejecting anything for it.
 """
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from streamer.concurrency.events import Log, ignore
 from streamer.device.errors import is_device_error, is_out_of_memory, release
 from streamer.device.traits import traits_of
 from streamer.errors import RunFault, StreamerError, one_line
-from streamer.records import TokenizedRecord
+from streamer.records import Counts, TokenizedRecord
 
 T = TypeVar("T")
 HOPELESS = 32
@@ -175,7 +174,7 @@ class FaultIsolation:
             first, second = (self._attempt(half, self._split) for half in halves)
             return _together(first, second, failure)
         self._blame(records, failure)
-        reason, work = failure.text, Work(faults=1)
+        reason, work = failure.text, Work(Counts(model_errors=1))
         if failure.out_of_memory:
             tokens = sum(map(len, records[0].tokens))
             reason, work = f"out of memory even alone: {tokens:,} tokens", Work(hopeless=1)
@@ -257,11 +256,7 @@ def _has_lost_all(batch: Batch, result: Result) -> bool:
 
 def _together(first: Result, second: Result, failure: Failure) -> Result:
     """The result of a batch that had that `failure`, from those of its halves."""
-    work = first.work + second.work
-    if failure.out_of_memory:
-        work = dataclasses.replace(work, splits=work.splits + 1)
-    else:
-        work = dataclasses.replace(work, faults=work.faults + 1)
+    split = Counts(out_of_memory_splits=1) if failure.out_of_memory else Counts(model_errors=1)
     return Result(
         first.window,
         (*first.records, *second.records),
@@ -270,5 +265,5 @@ def _together(first: Result, second: Result, failure: Failure) -> Result:
             for name, rows in first.tables.items()
         },
         (*first.rejections, *second.rejections),
-        work,
+        first.work + second.work + Work(split),
     )

@@ -18,7 +18,7 @@ from streamer.computing.sae.under_noise import UnderNoise
 from streamer.device.traits import traits_of
 from streamer.device.transfers import ToHost, to_device
 from streamer.planning.packing import Packing
-from streamer.records import Origin, Rejection, TokenizedRecord
+from streamer.records import Counts, Origin, Rejection, TokenizedRecord
 from streamer.tables import Column, RunTables
 from streamer.tables.metrics.activations import Activations, LayerActivations
 from streamer.tables.sparse import SparseFeatures
@@ -176,14 +176,10 @@ class Worker:
         made = self.tables.made(batch.records, arrays, lost, rejections)
         lengths = [len(ids) for record in batch.records for ids in record.tokens]
         self._longest = max(self._longest, *lengths)
-        work = Work(
-            sum(lengths),
-            rows.count,
-            rows.size,
-            in_flight.reruns,
-            faint=in_flight.faint,
-            largest=rows.footprint,
+        counts = Counts(
+            tokens=sum(lengths), tokens_run=rows.count, reruns_in_float32=in_flight.reruns
         )
+        work = Work(counts, rows.size, in_flight.faint, rows.footprint)
         return Result(batch.window, kept, made, rejections, work)
 
     def process(self, batch: Batch) -> Result:

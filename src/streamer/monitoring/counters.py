@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from streamer.batches import Result
-from streamer.manifest import Counts
+from streamer.records import Counts
 
 STAGES = ("load", "plan", "compute", "write")
 RATE_SECONDS = 20.0
@@ -41,29 +41,17 @@ class Counters:
     """Records of the whole input; None until its end is read."""
     limit: int | None = None
     """Records that will be read at most."""
-    before: int = 0
-    """Records that earlier sessions of the run have done; the other counts of records include
-    them."""
-    done: int = 0
-    """Records that have been through the device, measured or rejected."""
-    rows: int = 0
-    rejected: int = 0
-    truncated: int = 0
-    tokens: int = 0
-    """Tokens of all passages, each passage counted in full."""
-    distinct: int = 0
-    """Tokens that were run: those that passages share count once."""
+    before: Counts = Counts()  # noqa: RUF009  (frozen)
+    """What earlier sessions of the run have written."""
+    session: Counts = Counts()  # noqa: RUF009
+    """What has been through the device in this one."""
+    written: Counts = Counts()  # noqa: RUF009
+    """What all sessions have written."""
     positions: int = 0
-    """Token positions that were run: `distinct` and padding."""
-    reruns: int = 0
-    """Passages run again in float32."""
-    splits: int = 0
-    """Times that a batch was split because memory ran out."""
+    """Token positions that were run in this one, padding included."""
     waiting_for: str | None = None
     """What the run waits for, as in "disk full (RUN): No space left"; set and cleared by any
     thread."""
-    faults: int = 0
-    """Errors that the model raised on batches or parts of batches, which were then split."""
     batches: int = 0
     batch_records: int = 0
     """Records of the last batch."""
@@ -78,6 +66,11 @@ class Counters:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
+    def done(self) -> int:
+        """Records that have been through the device, measured or rejected, in all sessions."""
+        return self.before.records + self.session.records
+
+    @property
     def seconds(self) -> float:
         """Seconds since the first record was requested."""
         return time.monotonic() - self.started
@@ -85,7 +78,7 @@ class Counters:
     @property
     def per_second(self) -> float:
         """Records per second of the compute stage's working time."""
-        return (self.done - self.before) / max(self.busy_seconds["compute"], 1e-9)
+        return self.session.records / max(self.busy_seconds["compute"], 1e-9)
 
     def start(self) -> None:
         """Start the run's clock, now that the model is loaded."""
@@ -93,25 +86,13 @@ class Counters:
 
     def begin_at(self, counts: Counts) -> None:
         """Begin with the counts of earlier sessions."""
-        self.before = self.done = self.records_in = counts.records
-        self.written(counts)
-
-    def written(self, counts: Counts) -> None:
-        """Take over what the writer has counted."""
-        self.rows = counts.rows
-        self.rejected = counts.rejected
-        self.truncated = counts.truncated
+        self.before = self.written = counts
+        self.records_in = counts.records
 
     def count(self, result: Result) -> None:
         """Add the result of a batch."""
-        work = result.work
-        self.done += len(result.records) + len(result.rejections)
-        self.tokens += work.tokens
-        self.distinct += work.distinct
-        self.positions += work.positions
-        self.reruns += work.reruns
-        self.splits += work.splits
-        self.faults += work.faults
+        self.session += result.counts
+        self.positions += result.work.positions
         if result.records:
             self.batches += 1
             self.batch_records = len(result.records)
@@ -164,14 +145,14 @@ class Counters:
     def rates(self) -> tuple[float, float]:
         """Records and tokens a second over the last `RATE_SECONDS`; to be called regularly."""
         now = time.monotonic()
-        self._history.append((now, self.done, self.tokens))
+        self._history.append((now, self.done, self.session.tokens))
         while now - self._history[0][0] > RATE_SECONDS and len(self._history) > 2:
             self._history.popleft()
         then, done, tokens = self._history[0]
         if now - then < 1.0:
-            then, done, tokens = self.started, self.before, 0
+            then, done, tokens = self.started, self.before.records, 0
         span = max(now - then, 1e-9)
-        return (self.done - done) / span, (self.tokens - tokens) / span
+        return (self.done - done) / span, (self.session.tokens - tokens) / span
 
     def total(self) -> float | None:
         """Records of the whole input. Until its end is read, an estimate from the share of bytes

@@ -73,13 +73,18 @@ def exporting(config: RunConfig, observer: Observer) -> Iterator[None]:
 
 
 def _counters(counters: Counters) -> Iterator[Metric]:
+    session = counters.session
     for name, about, value in (
         ("records", "Records that are done, good and bad.", counters.done),
-        ("rejected_records", "Records written to rejected/.", counters.rejected),
-        ("tokens", "Tokens of all passages that are done.", counters.tokens),
-        ("tokens_run", "Those of them that were run: shared ones once.", counters.distinct),
-        ("out_of_memory_splits", "Times that a batch did not fit the memory.", counters.splits),
-        ("float32_reruns", "Passages run again in float32.", counters.reruns),
+        ("rejected_records", "Records written to rejected/.", counters.written.rejected),
+        ("tokens", "Tokens of all passages that are done.", session.tokens),
+        ("tokens_run", "Those of them that were run: shared ones once.", session.tokens_run),
+        (
+            "out_of_memory_splits",
+            "Times that a batch did not fit the memory.",
+            session.out_of_memory_splits,
+        ),
+        ("float32_reruns", "Passages run again in float32.", session.reruns_in_float32),
     ):
         yield CounterMetricFamily(f"streamer_{name}", about, value)
     about = "Time that a stage has worked."

@@ -24,11 +24,14 @@ class Incidents:
 
     def take(self, result: Result) -> None:
         """Log the rejections and reruns of a batch."""
-        if result.work.reruns:
+        if result.work.counts.reruns_in_float32:
             rows = [one.origin.row for one in result.records]
             rows += [one.origin.row for one in result.rejections]
             where = {"first_row": min(rows), "last_row": max(rows)}
-            passages = {"reason": "the residual is not finite", "passages": result.work.reruns}
+            passages = {
+                "reason": "the residual is not finite",
+                "passages": result.work.counts.reruns_in_float32,
+            }
             self._log("run again in float32", passages | where)
         for rejection in result.rejections:
             self._reject(rejection)

@@ -34,7 +34,7 @@ class Observer:
             total=counters.total(),
             total_is_known=counters.records_total is not None,
             fraction=counters.fraction(),
-            rejected=counters.rejected,
+            rejected=counters.written.rejected,
             batch_records=counters.batch_records,
             records_per_second=rate,
             tokens_per_second=tokens,

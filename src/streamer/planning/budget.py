@@ -130,17 +130,18 @@ class Budget:
     def measured(self, work: Work, seconds: float) -> None:
         """Take account of a batch that was run."""
         predicted = self.cost.bytes(work.largest)
+        splits = work.counts.out_of_memory_splits
         fills = (work.positions >= FULL * self.tokens, predicted >= FULL * self.bytes)
         if self._headroom is not None:
-            self._look_at_memory(self._headroom(), predicted, learn=any(fills) and not work.splits)
-        if work.splits:
+            self._look_at_memory(self._headroom(), predicted, learn=any(fills) and not splits)
+        if splits:
             if not work.hopeless:  # else it was a record that fits no budget
                 self._stay_below(predicted)
             return
         self._try_above_ceiling()
-        if self._climbs and any(fills) and not work.faults:
+        if self._climbs and any(fills) and not work.counts.model_errors:
             if self._climbing:
-                self._trials.append(Trial(work.distinct, seconds, fills))
+                self._trials.append(Trial(work.counts.tokens_run, seconds, fills))
                 if len(self._trials) >= TRIALS:
                     self._judge()
             else:

@@ -178,25 +178,26 @@ class Summary:
     @property
     def per_second(self) -> float:
         """Records a second over the whole run."""
-        return (self.counters.done - self.counters.before) / max(self.seconds, 1e-9)
+        return self.counters.session.records / max(self.seconds, 1e-9)
 
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Counts, rates, time by stage, where the output is, and the means by domain."""
     counters = summary.counters
-    shared = 1 - counters.distinct / max(counters.tokens, 1)
-    padding = 1 - counters.distinct / max(counters.positions, 1)
+    written, session = counters.written, counters.session
+    shared = 1 - session.tokens_run / max(session.tokens, 1)
+    padding = 1 - session.tokens_run / max(counters.positions, 1)
     peak = as_text(summary.memory.process_peak)
     if summary.memory.device_peak is not None:
         peak += f"   device {as_text(summary.memory.device_peak)}"
-    cut = f", {counters.truncated:,} truncated" if counters.truncated else ""
+    cut = f", {written.truncated:,} truncated" if written.truncated else ""
     seconds = counters.busy_so_far().items()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", justify="right")
     table.add_column()
-    if counters.before:
-        cut += f"; {counters.before:,} of them in earlier sessions"
-    table.add_row("records", f"{counters.rows:,} measured, {counters.rejected:,} rejected{cut}")
+    if counters.before.records:
+        cut += f"; {counters.before.records:,} of them in earlier sessions"
+    table.add_row("records", f"{written.rows:,} measured, {written.rejected:,} rejected{cut}")
     reasons = summary.rows.reasons.most_common()
     for reason, count in reasons[:SHOWN_REASONS]:
         table.add_row("", escape(f"{count:,} × {reason}"))
@@ -206,12 +207,12 @@ def print_summary(summary: Summary, console: Console) -> None:
     if reasons:
         where = ", ".join(f"{summary.path}/{name}" for name in summary.rows.rejecting)
         table.add_row("", escape(f"each with its reason in {where}"))
-    if not counters.rows:
+    if not written.rows:
         table.add_row("", "[bold red]nothing was measured[/bold red]")
     table.add_row(
         "time",
         f"{summary.seconds:.1f}s   {summary.per_second:,.1f} records/s   "
-        f"{counters.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s",
+        f"{session.tokens / max(summary.seconds, 1e-9):,.0f} tokens/s",
     )
     table.add_row("stages", "   ".join(f"{stage} {spent:.1f}s" for stage, spent in seconds))
     if counters.batches:
@@ -219,12 +220,14 @@ def print_summary(summary: Summary, console: Console) -> None:
             "batches",
             f"{counters.batches:,}, {shared:.0%} of tokens shared, {padding:.0%} padding",
         )
-    if counters.reruns:
-        table.add_row("overflow", f"{counters.reruns:,} passages run again in float32")
-    if counters.splits:
-        table.add_row("memory", f"ran out {counters.splits:,} times; batches were split")
-    if counters.faults:
-        table.add_row("errors", f"the model raised {counters.faults:,}; batches were split")
+    if session.reruns_in_float32:
+        table.add_row("overflow", f"{session.reruns_in_float32:,} passages run again in float32")
+    if session.out_of_memory_splits:
+        table.add_row(
+            "memory", f"ran out {session.out_of_memory_splits:,} times; batches were split"
+        )
+    if session.model_errors:
+        table.add_row("errors", f"the model raised {session.model_errors:,}; batches were split")
     table.add_row("peak memory", peak)
     if summary.signal is not None:
         table.add_row("go on with", escape(f"streamer resume {summary.path}"))

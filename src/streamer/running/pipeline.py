@@ -111,9 +111,9 @@ async def _load(stages: Stages, loaded: Queue[Chunk], counters: Counters) -> Non
 
     with loaded:
         while (chunk := await stages.threads.run("load", next_chunk)) is not None:
-            counters.records_in = counters.before + loader.records
+            counters.records_in = counters.before.records + loader.records
             await loaded.send(chunk, chunk.size)
-    counters.records_total = counters.before + loader.records
+    counters.records_total = counters.before.records + loader.records
 
 
 async def _plan(
@@ -229,6 +229,6 @@ async def _write(
         async for result in results:
             async with turn:
                 await threads.run("write", partial(add, result))
-            counters.written(writer.counts)
+            counters.written = writer.counts
         group.cancel_scope.cancel()
     await threads.run("write", close)

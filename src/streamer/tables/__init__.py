@@ -7,10 +7,10 @@ wait for it.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from streamer.tables.column import Column
 from streamer.tables.rejected import REJECTED
 from streamer.tables.table import (
     KEYS,
-    Column,
     Layout,
     Rows,
     RunTables,

@@ -19,18 +19,15 @@ import pyarrow.compute as pc
 from streamer.config import CarryType
 from streamer.errors import UsageError
 from streamer.records import Rejection, TokenizedRecord
+from streamer.tables.column import Column
 
 if TYPE_CHECKING:  # torch takes seconds to import, and who checks a run does without
     from torch import Tensor
 
     from streamer.tables.metrics.activations import Activations
 
-ColumnType: TypeAlias = Literal["float32", "float64", "int32", "category"]
-Unit: TypeAlias = Literal["", "features", "degrees", "nats", "dimensions", "activation", "residual"]
-"""`activation`: of an SAE's features; `residual`: of the residual stream; empty: a plain number."""
 Counted: TypeAlias = Literal["rows", "rejected"]
 """The counts that input rows are divided into."""
-Rounding: TypeAlias = Literal["itself", "one", "radian", "axis", "parts"]
 Arrays: TypeAlias = Sequence[npt.NDArray[Any]]
 _NAME = re.compile(r"(?!shards$)[a-z][a-z0-9_]*")
 ROW = "position among all input records of the run, good and bad, from 0"
@@ -73,43 +70,6 @@ KEYS = pa.schema(
     ]
 )
 """The first columns of a table with one row a record."""
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of measurements, and all that is known of it without its values."""
-
-    name: str
-    type: ColumnType = "float32"
-    categories: tuple[str, ...] = ()
-    """What the values 0, 1, … of a category column stand for."""
-    unit: Unit = ""
-    discrete: bool = False
-    """Whether it is a count, a class or a rank: rounding changes nothing, or makes it another."""
-    rounding: Rounding = "itself"
-    """What rounding is relative to: the value `itself`; `one` or a `radian`, if that is larger;
-    a radian, too, for what follows the first principal `axis`, which turns by the rounding over the
-    gap between its eigenvalue and the next; or the `parts` of a difference."""
-    parts: tuple[str, ...] = ()
-    """The columns that it is the difference of."""
-    rests_on: tuple[str, ...] = ()
-    """The columns that count the features it is computed from: where one differs, so may this."""
-    metric: str = ""
-    """What is measured, without layer and passage,"""
-    layer: int | None = None
-    """the layer, if it is measured at several,"""
-    passage: str | None = None
-    """and the passage; None if it is of the record."""
-    layers: tuple[int, ...] = ()
-    """The layers that it is computed from."""
-    description: str = ""
-    """What it is, in a few words."""
-    definition: str = ""
-    """How it is computed, in the symbols of `docs/metrics.md`."""
-    heading: str = ""
-    """What stands over it in the summary, if the metric's name would be long."""
-    is_summed_up: bool = True
-    """Whether the summary has its means, if there is one for a fact and one for a hallucination."""
 
 
 @dataclass(frozen=True, slots=True)

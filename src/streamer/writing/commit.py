@@ -22,8 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from streamer.errors import RunFault
-from streamer.manifest import Counts
-from streamer.records import Position
+from streamer.records import Counts, Position
 from streamer.writing.footers import read_notes
 from streamer.writing.names import SHARDS, WHOLE, Names, is_shard, part_of
 from streamer.writing.parts import PartWriter

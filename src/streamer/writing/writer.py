@@ -10,8 +10,7 @@ import pyarrow as pa
 
 from streamer.batches import Result
 from streamer.config import RunConfig
-from streamer.manifest import Counts
-from streamer.records import Origin, Position, Rejection, TokenizedRecord
+from streamer.records import Origin, Position
 from streamer.writing.commit import POSITIONS, Checkpoint, WrittenTable, commit
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.parts import PartWriter
@@ -112,16 +111,15 @@ class Writer:
         return results
 
     def _write(self, window: Sequence[Result]) -> dict[str, pa.Table]:
-        records = [record for result in window for record in result.records]
-        rejections = [one for result in window for one in result.rejections]
         if self._end_row == self._first_row:
             self._opened = time.monotonic()
         written = {}
         for name, parts in self._parts.items():
             written[name] = _in_input_order([result.tables[name] for result in window])
             parts.append(written[name])
-        self._count(records, rejections, window)
-        origins = [one.origin for one in records] + [one.origin for one in rejections]
+        self.counts = sum((result.counts for result in window), self.counts)
+        origins = [one.origin for result in window for one in result.records]
+        origins += [one.origin for result in window for one in result.rejections]
         self._go_on_behind(origins)
         self._end_row += len(origins)
         return written
@@ -133,25 +131,6 @@ class Writer:
         else:
             end = max(origins, key=_row)
             self._positions = {end.key: Position.behind(end)}
-
-    def _count(
-        self,
-        records: Sequence[TokenizedRecord],
-        rejections: Sequence[Rejection],
-        window: Sequence[Result],
-    ) -> None:
-        work = [result.work for result in window]
-        self.counts += Counts(
-            records=len(records) + len(rejections),
-            rows=len(records),
-            rejected=len(rejections),
-            truncated=sum(record.truncated for record in records),
-            tokens=sum(one.tokens for one in work),
-            tokens_run=sum(one.distinct for one in work),
-            reruns_in_float32=sum(one.reruns for one in work),
-            out_of_memory_splits=sum(one.splits for one in work),
-            model_errors=sum(one.faults for one in work),
-        )
 
     @property
     def is_due(self) -> bool:

@@ -258,7 +258,7 @@ def test_a_passage_that_overflows_in_a_batch_is_run_again_by_itself(tmp_path, ll
 
     monkeypatch.setattr(worker.model, "residuals", overflowing)
     run, summary = run_with(worker, out=tmp_path / "RUN", limit=3)
-    assert summary.counters.reruns == 1
+    assert summary.counters.session.reruns_in_float32 == 1
     assert run.table("rejected").num_rows == 0
     for name in ("l1_fact_energy", "l1_fact_dimensionality", "l2_hall_reconstruction_error"):
         expected = plain.table("metrics")[name].to_pylist()

@@ -158,14 +158,14 @@ def test_what_overflows_in_bf16_is_run_again_in_float32(load, plain, tmp_path):
     expected, _ = run_with(load(), paths=lines, out=tmp_path / "EXPECTED")
     run, summary = run_with(worker, paths=lines, out=tmp_path / "RUN")
     # all stand in one row, and what one token overflows there reaches the others
-    assert summary.counters.reruns == 9
+    assert summary.counters.session.reruns_in_float32 == 9
     assert run.manifest["counts"]["reruns_in_float32"] == 9
     assert run.table("rejected").num_rows == 0
     for name in MEASURED:
         assert column(run, name) == pytest.approx(column(expected, name), rel=1e-5)
     # where nothing overflows, nothing is run again
     again, summary = run_with(worker, out=tmp_path / "AGAIN", limit=LIMIT)
-    assert summary.counters.reruns == 0
+    assert summary.counters.session.reruns_in_float32 == 0
     for name in MEASURED:
         assert column(again, name) == column(calm, name)
         assert column(again, name) != pytest.approx(column(plain, name), rel=1e-5)
@@ -177,7 +177,7 @@ def test_rows_in_which_nothing_overflows_are_not_run_again(load, tmp_path):
     overflow(worker.model, token)
     lines = records(tmp_path, "The sky is", "The river is", "The colour of a hill is")
     _, summary = run_with(worker, paths=lines, out=tmp_path / "RUN")
-    assert summary.counters.reruns == 3
+    assert summary.counters.session.reruns_in_float32 == 3
 
 
 def test_what_is_not_finite_in_float32_either_is_rejected_alone(load, tmp_path):
@@ -191,7 +191,7 @@ def test_what_is_not_finite_in_float32_either_is_rejected_alone(load, tmp_path):
     (rejected,) = run.table("rejected").to_pylist()
     assert rejected["row"] == 1
     assert "not finite, in float32 either" in rejected["reason"]
-    assert summary.counters.reruns == 9
+    assert summary.counters.session.reruns_in_float32 == 9
     for name in MEASURED:
         wanted = {row: value for row, value in column(expected, name).items() if row != 1}
         assert column(run, name) == pytest.approx(wanted, rel=1e-5)

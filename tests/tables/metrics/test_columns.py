@@ -99,7 +99,7 @@ def test_a_column_rests_on_counts_and_a_difference_has_parts_of_its_unit(column)
     for count in column.rests_on:
         assert COLUMNS[count].unit == "features"
         assert COLUMNS[count].discrete
-    assert bool(column.parts) == (column.rounding == "parts")
+    assert bool(column.parts) == (column.tolerance.of == "parts")
     for part in column.parts:
         assert COLUMNS[part].unit == column.unit
         assert COLUMNS[part].discrete == column.discrete
@@ -107,4 +107,4 @@ def test_a_column_rests_on_counts_and_a_difference_has_parts_of_its_unit(column)
     if column.type != "float32":
         assert column.discrete
     if column.unit == "degrees":
-        assert column.rounding in ("radian", "axis", "parts")
+        assert column.tolerance.of in ("radian", "parts")

@@ -4,6 +4,7 @@
 `docs/architecture.md`) and put it here.
 """
 
+from streamer.tables.column import Column
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, columns_of, compute
 from streamer.tables.metrics.consistency import CONSISTENCY
@@ -13,7 +14,7 @@ from streamer.tables.metrics.entropy import ENTROPY
 from streamer.tables.metrics.geometry import GEOMETRY
 from streamer.tables.metrics.spectroscopy import SPECTROSCOPY
 from streamer.tables.metrics.stability import STABILITY
-from streamer.tables.table import Column, Layout
+from streamer.tables.table import Layout
 
 FAMILIES: tuple[Family, ...] = (
     SPECTROSCOPY,

@@ -8,8 +8,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from streamer.tables.column import Column
 from streamer.tables.metrics.activations import Activations, LayerActivations
-from streamer.tables.table import Column, Layout
+from streamer.tables.table import Layout
 
 Values: TypeAlias = dict[str, Tensor]
 """Column name to [record] values, floating point, NaN where undefined."""

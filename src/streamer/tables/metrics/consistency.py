@@ -4,10 +4,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from streamer.tables.column import OF_ONE, Column
 from streamer.tables.metrics.activations import Activations, LayerActivations
 from streamer.tables.metrics.columns import Family, Values, counts_of
 from streamer.tables.sparse import NAN
-from streamer.tables.table import Column, Layout
+from streamer.tables.table import Layout
 
 RECONSTRUCTIONS = "cross_layer_reconstruction_cosine"
 INDICES = "cross_layer_consistency"
@@ -19,7 +20,7 @@ def _columns(layout: Layout) -> list[Column]:
         return []
     reconstructions = Column(
         RECONSTRUCTIONS,
-        rounding="one",
+        tolerance=OF_ONE,
         description="how alike two layers' reconstructions of the residual are",
         definition="cosine of sae.decode(f) at the second layer and sae.decode(f) at the third",
         heading="layers'_cosine",

@@ -5,16 +5,18 @@ and is less stable and consistent.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from torch import Tensor
 
+from streamer.tables.column import Column
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, Values
 from streamer.tables.metrics.consistency import CONSISTENCY, INDICES, RECONSTRUCTIONS
 from streamer.tables.metrics.drift import DRIFT
 from streamer.tables.metrics.entropy import ENTROPY
 from streamer.tables.metrics.stability import STABILITY
-from streamer.tables.table import Column, Layout
+from streamer.tables.table import Layout
 
 MORE_IN_HALLUCINATION = ("centroid_drift", "axis_twist", "entropy", "entropy_all")
 LESS_IN_HALLUCINATION = ("stability", INDICES, RECONSTRUCTIONS)
@@ -43,7 +45,7 @@ def _difference(metric: str, fact: Column, hall: Column) -> Column:
         f"{metric}_diff",
         unit=fact.unit,
         discrete=fact.discrete,
-        rounding="parts",
+        tolerance=replace(fact.tolerance, of="parts"),
         parts=(fact.name, hall.name),
         rests_on=tuple(dict.fromkeys((*fact.rests_on, *hall.rests_on))),
         metric=f"{metric}_diff",

@@ -1,24 +1,25 @@
 """How far a passage's features lie from its prompt's, at the first layer, in degrees."""
 
+from streamer.tables.column import OF_AXIS, OF_RADIAN, Column, Tolerance
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.angles import angle, line_angle
 from streamer.tables.metrics.columns import Family, Values, counts_of
-from streamer.tables.table import Column, Layout, Rounding
+from streamer.tables.table import Layout
 
 CONTRASTED = ("fact", "hall")
-METRICS: dict[str, tuple[Rounding, str, str]] = {
+METRICS: dict[str, tuple[Tolerance, str, str]] = {
     "centroid_drift": (
-        "radian",
+        OF_RADIAN,
         "how far the centroid of the features has moved from the prompt's",
         "angle between the prompt's r̄ and the passage's",
     ),
     "axis_twist": (
-        "axis",
+        OF_AXIS,
         "how far the first axis of the features has turned from the prompt's",
         "line angle between the prompt's first principal axis and the passage's",
     ),
 }
-"""What rounding is relative to, description and definition."""
+"""Tolerance, description and definition."""
 
 
 def _columns(layout: Layout) -> list[Column]:
@@ -28,7 +29,7 @@ def _columns(layout: Layout) -> list[Column]:
         Column(
             f"{metric}_{passage}",
             unit="degrees",
-            rounding=rounding,
+            tolerance=tolerance,
             rests_on=counts_of(layout.layers[:1], ["prompt", passage]),
             metric=metric,
             passage=passage,
@@ -36,7 +37,7 @@ def _columns(layout: Layout) -> list[Column]:
             description=description,
             definition=definition,
         )
-        for metric, (rounding, description, definition) in METRICS.items()
+        for metric, (tolerance, description, definition) in METRICS.items()
         for passage in CONTRASTED
     ]
 

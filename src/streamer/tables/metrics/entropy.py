@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from streamer.tables.column import Column
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, Values, counts_of
 from streamer.tables.sparse import Group
-from streamer.tables.table import Column, Layout
+from streamer.tables.table import Layout
 
 TOP = 50
 DEFINITIONS = {

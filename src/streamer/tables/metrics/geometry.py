@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
+from streamer.tables.column import OF_AXIS, Column
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.angles import line_angle
 from streamer.tables.metrics.columns import LayerValues, per_passage
 from streamer.tables.sparse import NAN
-from streamer.tables.table import Column
 
 CLASSES = ("Spherical", "Oblate", "Prolate", "Triaxial")
 
@@ -77,7 +77,7 @@ GEOMETRY = per_passage(
         Column(
             "misalignment",
             unit="degrees",
-            rounding="axis",
+            tolerance=OF_AXIS,
             description="how far the cloud's first axis is from its centroid's direction",
             definition="line angle between the centroid r̄ and the first principal axis",
         ),

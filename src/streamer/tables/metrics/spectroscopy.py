@@ -4,10 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from streamer.tables.column import OF_ONE, Column
 from streamer.tables.metrics.activations import LayerActivations
 from streamer.tables.metrics.columns import COUNT, LayerValues, per_passage
 from streamer.tables.sparse import Group
-from streamer.tables.table import Column
 
 
 def _compute(layer: LayerActivations) -> LayerValues:
@@ -62,7 +62,7 @@ SPECTROSCOPY = per_passage(
         ),
         Column(
             "gini",
-            rounding="one",
+            tolerance=OF_ONE,
             description="how unequally the active features share the activation",
             definition="Gini coefficient of the n active magnitudes m₍₁₎ ≥ … ≥ m₍ₙ₎: "
             "Σᵢ (n + 1 − 2i) m₍ᵢ₎ / (n Σ m)",

@@ -1,9 +1,10 @@
 """Whether a little noise on the first layer's residual changes which features are strongest."""
 
+from streamer.tables.column import Column
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, Values, counts_of
 from streamer.tables.sparse import NAN
-from streamer.tables.table import Column, Layout
+from streamer.tables.table import Layout
 
 TOP = 10
 

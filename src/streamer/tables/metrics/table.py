@@ -11,9 +11,10 @@ from torch import Tensor
 
 from streamer.errors import UsageError
 from streamer.records import TokenizedRecord
+from streamer.tables.column import Column
 from streamer.tables.metrics.activations import Activations
 from streamer.tables.metrics.columns import Family, columns_of, compute
-from streamer.tables.table import KEYS, Arrays, Column, Layout, Rows, described
+from streamer.tables.table import KEYS, Arrays, Layout, Rows, described
 
 ARROW = {
     "string": pa.string(),
