@@ -13,6 +13,7 @@ to when it is made: the event log, the progress, the observer.
 from contextlib import ExitStack
 from functools import partial
 
+from streamer.computing.starting_budget import refuse_too_little_memory
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import in_thread
 from streamer.device.pick import pick_device
@@ -55,6 +56,7 @@ async def run(prepared: Prepared, worker: Worker | None = None) -> Summary:
 async def _open_stream_close(
     prepared: Prepared, worker: Worker, queues: Queues, observer: Observer
 ) -> Summary:
+    refuse_too_little_memory(prepared.config, worker)
     notes = await in_thread("loading", partial(_first_look, prepared, worker))
     directory = prepared.directory or RunDirectory.make(
         prepared.storage, prepared.log, prepared.names
