@@ -6,21 +6,18 @@ Also with noise in proportion to the residual, and with every draw encoded by it
 SAEs that are not affine up to a threshold. `setup_seconds` are spent once, when the SAE is loaded.
 """
 
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.report import report
-from bench.runs import compute, count_records, planned, run_parser, set_up, write_sample
+from bench.runs import compute, count_records, planned_sample, run_parser, set_up
 from bench.timing import in_turns, seconds
 from streamer.computing.sae.noise import NoisePool
 from streamer.computing.sae.under_noise import UnderNoise
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import in_own_thread
 from streamer.config import RunConfig
-from streamer.planning.budget import Budget
 
 DRAWS = RunConfig.model_fields["noise_draws"].default
 ONE, EACH = "1 draw", f"{DRAWS} draws, each encoded"
@@ -39,14 +36,11 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     setup = set_up(options)
     worker = setup.worker()
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_sample(setup.records, options.sample, Path(folder))
-        config = setup.config(paths=(str(path),))
-        batches = planned(worker, config, Budget(setup.batch_tokens))
+    batches = planned_sample(setup, worker, options.sample)
     noises, spent = {}, {}
     for way, settings in WAYS.items():
         begin = time.perf_counter()
-        noises[way] = _noise(worker, config, **settings)
+        noises[way] = _noise(worker, setup.config(), **settings)
         spent[way] = time.perf_counter() - begin
     noises[EACH].is_affine = False
 

@@ -8,10 +8,8 @@ time and peak memory are those of a process for each, which loads and runs the f
 
 import json
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import get_args
 
 import torch
@@ -19,12 +17,11 @@ import torch
 from bench.options import Row
 from bench.processes import measure_alone
 from bench.report import report
-from bench.runs import Setup, count_records, forward, planned, run_parser, set_up, write_sample
+from bench.runs import Setup, count_records, forward, planned_sample, run_parser, set_up
 from bench.timing import in_turns, medians, seconds
 from streamer.batches import Batch, Window
 from streamer.computing.worker import Worker
 from streamer.config import Forward
-from streamer.planning.budget import Budget
 from streamer.planning.packing import Packing
 
 PASSES: tuple[Forward, ...] = tuple(name for name in get_args(Forward) if name != "auto")
@@ -46,7 +43,7 @@ def main(arguments: list[str] | None = None) -> None:
         return
     workers = {name: setup.worker(forward=name, sharing="prefix") for name in PASSES}
     texts = {
-        "records": _batches(setup, workers["native"], options.sample),
+        "records": planned_sample(setup, workers["native"], options.sample),
         "long": [_long(workers["native"], options.long_rows or LONG_ROWS[setup.shape])],
     }
     for worker in workers.values():
@@ -77,12 +74,6 @@ def main(arguments: list[str] | None = None) -> None:
     report("forward", rows, **setup.described(), records=count_records(texts["records"]))
 
 
-def _batches(setup: Setup, worker: Worker, count: int) -> list[Batch]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_sample(setup.records, count, Path(folder))
-        return planned(worker, setup.config(paths=(str(path),)), Budget(setup.batch_tokens))
-
-
 def _long(worker: Worker, count: int) -> Batch:
     """Rows of random tokens."""
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +85,7 @@ def _load_and_run(setup: Setup, name: Forward) -> Row:
     begin = time.perf_counter()
     worker = setup.worker(forward=name, sharing="prefix")
     took = time.perf_counter() - begin
-    compared: Sequence[Batch] = _batches(setup, worker, 8)
+    compared: Sequence[Batch] = planned_sample(setup, worker, 8)
     forward(worker, compared)
     return {"load_seconds": took}
 

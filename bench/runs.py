@@ -127,6 +127,14 @@ def planned(
     return batches_of(loaded(worker, config), config, budget, packing or worker.packing)
 
 
+def planned_sample(setup: Setup, worker: Worker, sample: int) -> list[Batch]:
+    """The batches of so many of the records, chosen evenly."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_sample(setup.records, sample, Path(folder))
+        config = setup.config(paths=(str(path),))
+        return planned(worker, config, Budget(setup.batch_tokens))
+
+
 def batches_of(
     chunks: Iterable[Chunk], config: RunConfig, budget: Budget, packing: Packing
 ) -> list[Batch]:

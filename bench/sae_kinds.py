@@ -109,7 +109,7 @@ def make_kind(kind: str, normalization: str, hook: str, path: Path) -> bool:
         _randomize(sae, torch.Generator().manual_seed(len(hook)))
         if fold is not None:
             fold(sae)
-    except (ValueError, NotImplementedError):
+    except (ValueError, NotImplementedError):  # SAELens has no such kind
         return False
     getattr(sae, made.save)(path)
     return True

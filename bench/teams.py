@@ -7,19 +7,16 @@ are more than the cores, all of them sleep at once when they have to wait. That 
 the model in a thread that ends.
 """
 
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from statistics import median
 
 import torch
 
 from bench.options import Row
 from bench.report import report
-from bench.runs import compute, count_records, planned, run_parser, set_up, write_sample
+from bench.runs import compute, count_records, planned_sample, run_parser, set_up
 from bench.timing import seconds
 from streamer.concurrency.threads import in_own_thread
-from streamer.planning.budget import Budget
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -29,10 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     setup = set_up(options)
     worker = setup.worker()
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_sample(setup.records, options.sample, Path(folder))
-        config = setup.config(paths=(str(path),))
-        batches = planned(worker, config, Budget(setup.batch_tokens))
+    batches = planned_sample(setup, worker, options.sample)
 
     def alone() -> float:
         return in_own_thread(lambda: seconds(lambda: compute(worker, batches), worker.model.device))

@@ -7,8 +7,8 @@ A later version may add keys. Each has a default for runs that lack it, and unkn
 change that this does not cover needs a new `format`.
 """
 
-from pathlib import Path
-from typing import Any, Self
+from collections.abc import Sequence
+from typing import Any, Protocol, Self
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +17,7 @@ from streamer.config import Kind
 from streamer.errors import UsageError
 from streamer.records import Counts, InputRange
 
+MANIFEST = "manifest.json"
 FORMAT = 1
 """The format that this version writes. The earliest manifests lack the key; they are 1, too."""
 CLOSED = ("finished", "stopped")
@@ -204,14 +205,31 @@ class Manifest(Entry):
         return orjson.dumps(self.entries(), option=orjson.OPT_INDENT_2) + b"\n"
 
 
-def no_run(path: Path, error: OSError) -> UsageError:
-    """What to raise if a file that every run has could not be read in `path`."""
+class Files(Protocol):
+    """What is read of a run: a storage, of which this knows no more."""
+
+    location: str
+
+    def read(self, name: str, /) -> Any:
+        """An open file."""
+
+    def list(self, folder: str = "", /) -> Sequence[str]:
+        """The names of files."""
+
+    def folders(self, folder: str = "", /) -> Sequence[str]:
+        """The names of folders."""
+
+
+def no_run(files: Files, error: OSError) -> UsageError:
+    """What to raise if a file that every run has could not be read from `files`."""
     if not isinstance(error, FileNotFoundError | NotADirectoryError):
-        return UsageError(
-            f"cannot read {error.filename or path}: {error.strerror}. Make it readable."
-        )
-    what = "a file" if path.is_file() else "another directory" if path.exists() else None
+        where = error.filename or files.location
+        return UsageError(f"cannot read {where}: {error.strerror}. Make it readable.")
+    what = "there is nothing"
+    if isinstance(error, NotADirectoryError):
+        what = "that is a file"
+    elif files.list() or files.folders():
+        what = "that is another directory"
     return UsageError(
-        f"no run in {path}: {f'that is {what}' if what else 'there is nothing'}. A run makes its "
-        f"directory once the model is loaded."
+        f"no run in {files.location}: {what}. A run makes its directory once the model is loaded."
     )

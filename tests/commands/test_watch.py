@@ -18,6 +18,7 @@ import pytest
 from streamer.commands.watch import OLD_SECONDS, Watched
 from streamer.errors import UsageError
 from streamer.monitoring.status import read_status
+from streamer.writing.storage.local import LocalStorage
 from support.processes import COMMAND, Popen, run
 from support.snapshots import NOW, status_file
 
@@ -191,14 +192,14 @@ def test_a_run_that_was_killed_is_seen_to_be_dead(tmp_path, beating):
 def test_a_run_that_was_killed_is_seen_to_be_dead_at_once(tmp_path, beating):
     beating.kill()
     beating.wait()
-    look = Watched(tmp_path / "RUN").look()
+    look = Watched(LocalStorage(tmp_path / "RUN")).look()
     assert (look.is_silent, look.is_over, look.exit_code) == (True, True, 1)
 
 
 def test_a_run_that_hangs_is_told_and_watched_on(tmp_path, beating):
     beating.send_signal(signal.SIGSTOP)
     make_old(tmp_path / "RUN")
-    watched = Watched(tmp_path / "RUN")
+    watched = Watched(LocalStorage(tmp_path / "RUN"))
     look = watched.look()
     assert (look.is_silent, look.is_over, look.exit_code) == (True, False, 1)
     assert "hangs" in str(look)
@@ -212,7 +213,7 @@ def test_a_run_that_hangs_is_told_and_watched_on(tmp_path, beating):
 
 def test_the_clock_of_another_machine_may_be_wrong(tmp_path):
     file, here = status_file(tmp_path, "title"), [1000.0]
-    watched = Watched(tmp_path, clock=lambda: here[0])
+    watched = Watched(LocalStorage(tmp_path), clock=lambda: here[0])
 
     def say(minutes: int) -> None:
         file.write("running", NOW)
@@ -246,7 +247,7 @@ def test_what_is_no_run_is_told(tmp_path):
         ("damaged", r"status.json is damaged: .*JSON"),
     ):
         with pytest.raises(UsageError, match=message):
-            read_status(tmp_path / name)
+            read_status(LocalStorage(tmp_path / name))
     done = run("watch", "nowhere", folder=tmp_path)
     assert done.returncode == 2
     assert "no run in nowhere" in done.stderr

@@ -15,6 +15,7 @@ from streamer.errors import RunFault
 from streamer.monitoring.status import StatusFile, read_status
 from streamer.running.prepare import prepare
 from streamer.running.run import run as run_prepared
+from streamer.writing.storage.local import LocalStorage
 from support.runs import run_with
 from support.snapshots import NOW, status_file
 
@@ -53,10 +54,10 @@ def test_on_a_full_disk_the_status_still_tells_so(small_disk):
             fill.flush()
     waiting = dataclasses.replace(NOW, note="disk full: waiting")
     file.write("paused", waiting)
-    sign, now = read_status(small_disk)
+    sign, now = read_status(LocalStorage(small_disk))
     assert (sign.status, now) == ("paused", waiting)
     file.write("running", NOW)
-    assert read_status(small_disk)[1] == NOW
+    assert read_status(LocalStorage(small_disk))[1] == NOW
     (small_disk / "fill").unlink()
     assert not (small_disk / "status.json.tmp").exists()
 
@@ -69,7 +70,7 @@ def test_a_status_that_cannot_be_written_hurts_no_run(tmp_path):
 
 def test_names_that_are_not_unicode_are_told_as_far_as_they_are(tmp_path):
     status_file(tmp_path, "model \udcff").write("failed", NOW, "cannot read \udcff.jsonl")
-    sign, now = read_status(tmp_path)
+    sign, now = read_status(LocalStorage(tmp_path))
     assert sign.title == r"model \udcff"
     assert now.note == r"cannot read \udcff.jsonl"
 
@@ -81,7 +82,7 @@ def test_the_status_of_a_run_that_failed_has_the_cause(tmp_path, embedded_worker
     monkeypatch.setattr(FaultIsolation, "feed", broken)
     with pytest.raises(RunFault):
         run_with(embedded_worker("contrast"), out=tmp_path / "RUN")
-    sign, now = read_status(tmp_path / "RUN")
+    sign, now = read_status(LocalStorage(tmp_path / "RUN"))
     assert sign.status == "failed"
     assert now.note == "ValueError: a stage broke"
     console = Console(record=True, width=200, file=(tmp_path / "out").open("w"))

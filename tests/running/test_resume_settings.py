@@ -16,6 +16,8 @@ from streamer.embedded import MODEL, SAES
 from streamer.manifest import Manifest
 from streamer.running import prepare as preparation
 from streamer.running.prepare import prepare
+from streamer.writing.names import Names
+from streamer.writing.storage.base import Storage
 from support.processes import GOOD, run
 from support.runs import embedded, run_with
 
@@ -216,8 +218,8 @@ def test_a_place_where_nothing_can_be_made_is_told(folder, small_disk):
 def test_the_manifest_is_read_when_nobody_else_can_write_it(folder, monkeypatch):
     read, path = preparation.manifest_of, folder / "RUN" / "manifest.json"
 
-    def read_later(out: Path) -> Manifest:
-        manifest = read(out)
+    def read_later(storage: Storage, names: Names) -> Manifest:
+        manifest = read(storage, names)
         if not (folder / "RUN" / ".lock").exists():  # the other one ends
             path.write_text(json.dumps(manifest.entries() | {"status": "finished"}))
         return manifest

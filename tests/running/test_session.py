@@ -36,7 +36,7 @@ def test_a_run_that_breaks_off_before_its_first_record_says_why(tmp_path, monkey
     assert (manifest["status"], manifest["cause"]) == ("failed", "RunFault: the disk is broken")
     last = json.loads((tmp_path / "RUN" / "log.jsonl").read_text().splitlines()[-1])
     assert last["event"] == "failed"
-    sign, now = read_status(tmp_path / "RUN")
+    sign, now = read_status(LocalStorage(tmp_path / "RUN"))
     assert (sign.status, now.note) == ("failed", "RunFault: the disk is broken")
     monkeypatch.undo()
     run, _ = run_with(None, out=tmp_path / "RUN", limit=3)
@@ -60,14 +60,14 @@ def go_on(run: Path) -> None:
 def test_a_run_that_goes_on_tells_that_its_model_is_loaded(begun, monkeypatch, embedded_worker):
     def load(*_: Any, **__: Any) -> Any:
         deadline = time.monotonic() + 10
-        while read_status(begun)[0].status != "loading":
+        while read_status(LocalStorage(begun))[0].status != "loading":
             assert time.monotonic() < deadline
             time.sleep(0.05)
         return embedded_worker("contrast")
 
     monkeypatch.setattr("streamer.running.load.load_worker", load)
     go_on(begun)
-    assert read_status(begun)[0].status == "finished"
+    assert read_status(LocalStorage(begun))[0].status == "finished"
 
 
 def test_a_run_whose_model_is_gone_tells_so(begun, monkeypatch):
@@ -78,7 +78,7 @@ def test_a_run_whose_model_is_gone_tells_so(begun, monkeypatch):
     monkeypatch.setattr("streamer.running.load.load_worker", load)
     with pytest.raises(UsageError, match="no model there"):
         go_on(begun)
-    sign, now = read_status(begun)
+    sign, now = read_status(LocalStorage(begun))
     assert (sign.status, now.note) == ("failed", "no model there")
     assert open_run(begun).manifest == before
 

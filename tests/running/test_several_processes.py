@@ -18,6 +18,7 @@ from streamer.records import InputRange, Position
 from streamer.results.run import Run
 from streamer.running.prepare import prepare
 from streamer.running.shards import Shard
+from streamer.writing.storage.local import LocalStorage
 from support.inputs import LINE
 from support.processes import Popen
 from support.runs import run_with
@@ -32,6 +33,7 @@ from streamer.records import InputRange, Position
 from streamer.running.prepare import prepare
 from streamer.running.shards import Shard
 from streamer.running.run import run
+from streamer.writing.storage.local import LocalStorage
 
 class Pipe:
     "Progress for the process that started this one: a JSON object a line."
@@ -94,7 +96,7 @@ def test_two_processes_in_one_directory_make_the_tables_of_one_run(tmp_path, set
     }
     assert [process.returncode for process in processes.values()] == [0, 0]
     whole, _ = run_with(None, out=tmp_path / "WHOLE", **settings)
-    together = Run(out, {})
+    together = Run(LocalStorage(out), {})
     for table in TABLES:
         assert together.table(table).equals(whole.table(table))
     assert together.table("metrics").num_rows == RECORDS - 2
@@ -105,7 +107,7 @@ def test_two_processes_in_one_directory_make_the_tables_of_one_run(tmp_path, set
         assert {path.name for path in own.iterdir()} == {
             ".lock", "log.jsonl", "manifest.json", "status.json",
         }  # fmt: skip
-        sign, now = read_status(own)
+        sign, now = read_status(LocalStorage(own))
         assert (sign.status, now.done, now.total) == ("finished", CUT, CUT)
         assert heard[name][0][0] == "begin"
         assert heard[name][-1] == ["end", CUT]
@@ -127,7 +129,7 @@ def test_a_shard_that_is_killed_is_resumed_beside_another(tmp_path, settings):
     assert start("s1", settings, out).wait(60) == 0
     whole, _ = run_with(None, out=tmp_path / "WHOLE", **settings)
     for table in TABLES:
-        assert Run(out, {}).table(table).equals(whole.table(table))
+        assert Run(LocalStorage(out), {}).table(table).equals(whole.table(table))
 
 
 def test_a_shard_is_resumed_with_the_same_range_only(tmp_path, settings):

@@ -11,9 +11,8 @@ from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.results.check.audit import check
 from streamer.results.run import Run, open_run
-from streamer.writing.footers import read_notes
 from support.inputs import LINE
-from support.made_runs import write_part
+from support.made_runs import notes_of, write_part
 from support.runs import run_with
 
 TABLES = ("metrics", "rejected")
@@ -34,7 +33,7 @@ def rewrite(run: Run, **entries) -> None:
 
 
 def fault_of(run: Run) -> str | None:
-    return check(run.path, True, lambda _: None).first_fault
+    return check(run.storage, True, lambda _: None).first_fault
 
 
 def test_the_manifest_names_the_columns_of_every_table(settings):
@@ -69,7 +68,7 @@ def without(run: Run, *names: str) -> None:
     """Take these columns out of the parts of `metrics` and out of the manifest, as a version wrote
     them that did not know them, nor what it now says of its columns."""
     for part in run.parts("metrics"):
-        rows, notes = pq.read_table(part).drop_columns(list(names)), read_notes(part)
+        rows, notes = pq.read_table(part).drop_columns(list(names)), notes_of(part)
         bare = pa.schema([field.remove_metadata() for field in rows.schema])
         write_part(part, rows.cast(bare), {k: v for k, v in notes.items() if k != "origin"})
     tables, columns = run.manifest["tables"], run.manifest["columns"]
@@ -98,7 +97,7 @@ def test_a_run_of_a_version_with_fewer_columns_goes_on_with_those(settings, fewe
     assert fault_of(run) is None
     assert run.table("metrics").equals(expected)
     assert not set(fewer) & set(run.manifest["columns"])
-    said = ["origin" in read_notes(part) for part in run.parts("metrics")]
+    said = ["origin" in notes_of(part) for part in run.parts("metrics")]
     assert said == [False, False] + [True] * (len(said) - 2)
 
 

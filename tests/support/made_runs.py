@@ -19,6 +19,7 @@ from streamer.results.check.report import Report
 from streamer.tables import REJECTED, Column, Layout
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.footers import close_with_footer, read_notes
+from streamer.writing.storage.local import LocalStorage
 
 COLUMNS = ("l1_x", "l3_x")
 METRICS = metrics_schema(
@@ -29,12 +30,23 @@ BAD = (2, 3, 6)
 COMMITS = ((0, 4), (4, 8), (8, 11))
 
 
+def notes_of(part: Path) -> dict[str, Any]:
+    """What the footer of a part says."""
+    with pa.OSFile(str(part), "rb") as file:
+        return read_notes(file)
+
+
 @dataclass(frozen=True, slots=True)
 class MadeRun:
     """A run directory and its input beside it."""
 
     path: Path
     input: Path
+
+    @property
+    def storage(self) -> LocalStorage:
+        """Where its files are."""
+        return LocalStorage(self.path)
 
     def part(self, table: str, number: int) -> Path:
         """The file of a part."""
@@ -49,13 +61,13 @@ class MadeRun:
     def footer(self, table: str, number: int, **entries: Any) -> None:
         """Change what the footer of a part says."""
         part = self.part(table, number)
-        said = read_notes(part)
+        said = notes_of(part)
         write_part(part, pq.read_table(part), said | entries)
 
     def rewrite(self, table: str, number: int, change: Callable[[pa.Table], pa.Table]) -> None:
         """Change the rows of a part and leave its footer."""
         part = self.part(table, number)
-        said = read_notes(part)
+        said = notes_of(part)
         write_part(part, change(pq.read_table(part)), said)
 
     def know_input(self) -> None:
@@ -131,7 +143,7 @@ def make_killed_run(folder: Path) -> MadeRun:
 
 def look(run: MadeRun, read_input: bool = True) -> Report:
     """What checking says of it."""
-    return check(run.path, read_input, lambda _: None)
+    return check(run.storage, read_input, lambda _: None)
 
 
 def flip_in_page(run: MadeRun) -> None:

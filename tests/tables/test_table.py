@@ -19,6 +19,7 @@ from streamer.results.check.audit import check
 from streamer.results.check.leftovers import repair
 from streamer.running.prepare import prepare
 from streamer.tables import METRICS, REJECTED, TABLES, Layout, Rows, Table
+from streamer.writing.storage.local import LocalStorage
 from support.inputs import inputs
 from support.made_runs import MadeRun
 from support.processes import GOOD, Popen
@@ -65,6 +66,7 @@ import functools, sys
 sys.path.insert(0, {here!r})
 import streamer
 from streamer.running import prepare
+from streamer.writing.storage.local import LocalStorage
 from support.killing import KillingStorage
 from test_table import ALL
 
@@ -97,7 +99,7 @@ def whole(folder, worker):
 
 
 def fault_of(path: Path, tables: tuple[Table, ...] = ALL) -> str | None:
-    return check(path, True, lambda _: None, tables).first_fault
+    return check(LocalStorage(path), True, lambda _: None, tables).first_fault
 
 
 def test_its_rows_are_in_input_order_and_those_of_a_record_in_their_own(whole):
@@ -154,7 +156,7 @@ def test_what_a_crash_left_of_it_is_removed(whole, tmp_path):
     for table, number in (("metrics", 3), ("rejected", 3), ("metrics", 2)):
         run.drop(table, number)
     assert fault_of(run.path) is None
-    assert repair(run.path, ALL) == ["dense/part-00002.parquet", "rejected/part-00002.parquet"]
+    assert repair(run.storage, ALL) == ["dense/part-00002.parquet", "rejected/part-00002.parquet"]
     assert run.part("dense", 1).exists()
 
 

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from streamer.writing.footers import read_notes
 from streamer.writing.parts import PartWriter
 from streamer.writing.storage.local import LocalStorage
+from support.made_runs import notes_of
 
 SCHEMA = pa.schema([("row", pa.int64()), ("l0", pa.float32())])
 ROWS = pa.table({"row": range(100), "l0": [row / 7 for row in range(100)]}, schema=SCHEMA)
@@ -34,7 +34,7 @@ def test_the_footer_is_there_twice_and_readers_see_one_table(part):
     footer = data[-length:]
     assert data.endswith(footer + b"PAR1" + footer)
     assert pq.read_table(part) == ROWS
-    assert read_notes(part) == NOTES
+    assert notes_of(part) == NOTES
 
 
 def test_every_byte_of_a_footer_is_guarded(part):
@@ -47,16 +47,16 @@ def test_every_byte_of_a_footer_is_guarded(part):
         damaged[position] ^= 1 << position % 8
         part.write_bytes(damaged)
         with pytest.raises((ValueError, OSError)):
-            read_notes(part)
+            notes_of(part)
 
 
 def test_parquet_files_with_one_footer_are_read_as_they_are(tmp_path):
     pq.write_table(ROWS, tmp_path / "other.parquet")
-    assert read_notes(tmp_path / "other.parquet") == {}
+    assert notes_of(tmp_path / "other.parquet") == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1\xff\xff\xff\x7fPAR1", b"x" * 100])
 def test_what_is_no_parquet_file_is_an_error_and_no_crash(content, tmp_path):
     (tmp_path / "bad.parquet").write_bytes(content)
     with pytest.raises((ValueError, OSError)):
-        read_notes(tmp_path / "bad.parquet")
+        notes_of(tmp_path / "bad.parquet")

@@ -12,9 +12,9 @@ from streamer.tables import Column, Layout
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.directory import RunDirectory
 from streamer.writing.event_log import EventLog
-from streamer.writing.footers import read_notes
 from streamer.writing.parts import BUFFERED_BYTES, PartWriter
 from streamer.writing.storage.local import LocalStorage
+from support.made_runs import notes_of
 from support.runs import run_with
 
 SCHEMA = pa.schema([("row", pa.int64())])
@@ -35,7 +35,7 @@ def test_a_part_is_not_seen_before_it_is_whole(tmp_path):
     path = tmp_path / parts.publish()
     assert list(tmp_path.glob("*/*")) == [path]
     assert pq.read_table(path) == rows(0, 1, 2)
-    assert read_notes(path) == {"first_row": 0, "end_row": 3}
+    assert notes_of(path) == {"first_row": 0, "end_row": 3}
 
 
 def test_row_groups_reach_the_file_as_they_fill(tmp_path):
@@ -112,7 +112,7 @@ def test_footers_say_which_rows_are_covered_and_where_reading_would_go_on(run):
     covered = {"metrics": [], "rejected": []}
     for table, ranges in covered.items():
         for part in run.parts(table):
-            footer = read_notes(part)
+            footer = notes_of(part)
             ranges.append((footer["first_row"], footer["end_row"]))
             within = pq.read_table(part)["row"].to_pylist()
             assert all(footer["first_row"] <= row < footer["end_row"] for row in within)

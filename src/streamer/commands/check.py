@@ -27,15 +27,16 @@ def check(
     """
     from streamer.results.check.audit import check as check_run  # noqa: PLC0415
     from streamer.results.check.leftovers import repair as repair_run  # noqa: PLC0415
+    from streamer.writing.storage.local import LocalStorage  # noqa: PLC0415
 
-    console = Console()
+    console, storage = Console(), LocalStorage(run)
     if repair:
-        removed = repair_run(run)
+        removed = repair_run(storage)
         names = ", ".join(removed) or "nothing"
         console.print(f"removed: {names}", highlight=False, markup=False, soft_wrap=True)
     with console.status("") as status:
         report = check_run(
-            run, not no_input, lambda what: status.update(f"checking {escape(what)}")
+            storage, not no_input, lambda what: status.update(f"checking {escape(what)}")
         )
     report.print(console)
     if report.first_fault is not None:

@@ -27,8 +27,9 @@ def resume(
 ) -> int:
     """Go on with a run that was stopped or killed, with the settings it was begun with."""
     from streamer.results.run import manifest_of  # noqa: PLC0415
+    from streamer.writing.storage.local import LocalStorage  # noqa: PLC0415
 
-    manifest, out = manifest_of(run), run.resolve()
+    manifest, out = manifest_of(LocalStorage(run)), run.resolve()
     settings = settings_of(manifest) | {"out": out, "trust_remote_code": trust_remote_code}
     if manifest.config.trust_remote_code and not trust_remote_code:
         raise UsageError(

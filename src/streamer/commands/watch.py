@@ -13,6 +13,7 @@ import psutil
 from cyclopts import Parameter
 from rich.console import Console
 
+from streamer.manifest import Files
 from streamer.monitoring.display import (
     FRAMES_PER_SECOND,
     LINE_SECONDS,
@@ -50,20 +51,20 @@ class Look:
 
 
 class Watched:
-    """A run directory whose status is read repeatedly."""
+    """A run whose status is read repeatedly."""
 
-    def __init__(self, directory: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._directory = directory
+    def __init__(self, files: Files, clock: Callable[[], float] = time.monotonic) -> None:
+        self._files = files
         self._clock = clock
         self._heartbeat: datetime | None = None
         self._since = 0.0
 
     def look(self) -> Look:
         """The run's status, and whether it is still updated."""
-        sign, now = read_status(self._directory)
+        sign, now = read_status(self._files)
         is_gone = sign.host == socket.gethostname() and not psutil.pid_exists(sign.pid)
         if is_gone:  # it may just have written its last status
-            sign, now = read_status(self._directory)
+            sign, now = read_status(self._files)
         age = self._age(sign.heartbeat)
         if sign.is_over or (age <= OLD_SECONDS and not is_gone):
             return Look(sign, now, is_silent=False, is_over=sign.is_over)
@@ -106,7 +107,9 @@ def show_until_over(directory: Path, once: bool, console: Console) -> int:
 
     :raises UsageError: there is no run, or it has no status.
     """
-    watched = Watched(directory)
+    from streamer.writing.storage.local import LocalStorage  # noqa: PLC0415
+
+    watched = Watched(LocalStorage(directory))
     if once:
         seen = watched.look()
         _print(seen, console)

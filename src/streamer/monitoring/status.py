@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from streamer.errors import UsageError
-from streamer.manifest import no_run
+from streamer.manifest import MANIFEST, Files, no_run
 from streamer.monitoring.snapshot import Snapshot
 
 NAME = "status.json"
@@ -66,34 +65,37 @@ class StatusFile:
             self._post(content)
 
 
-def read_status(directory: Path) -> tuple[Sign, Snapshot]:
-    """The last status that the run in `directory` wrote.
+def read_status(files: Files) -> tuple[Sign, Snapshot]:
+    """The last status that a run wrote among its `files`.
 
     :raises UsageError: there is no run, or no status, or it is damaged.
     """
-    path = directory / NAME
     for attempt in range(RETRIES):
         try:
-            content = path.read_bytes()
+            with files.read(NAME) as file:
+                content = file.read()
             return _SIGN.validate_json(content), _SNAPSHOT.validate_json(content)
         except OSError as error:
-            raise _unread(directory, error) from None
+            raise _unread(files, error) from None
         except ValidationError as error:
             if attempt == RETRIES - 1:
                 first = error.errors()[0]
                 where = ".".join(map(str, first["loc"])) or NAME
-                raise UsageError(f"{path} is damaged: {where}: {first['msg']}") from None
+                raise UsageError(
+                    f"{files.location}/{NAME} is damaged: {where}: {first['msg']}"
+                ) from None
             time.sleep(RETRY_SECONDS)
     raise AssertionError("unreachable")
 
 
-def _unread(directory: Path, error: OSError) -> UsageError:
-    if isinstance(error, FileNotFoundError) and (directory / "manifest.json").exists():
+def _unread(files: Files, error: OSError) -> UsageError:
+    if isinstance(error, FileNotFoundError) and MANIFEST in files.list():
         return UsageError(
-            f"{directory} is a run without {NAME}: it was not written by this version of streamer, "
-            f"or the file was removed. See {directory / 'manifest.json'} for what became of it."
+            f"{files.location} is a run without {NAME}: it was not written by this version of "
+            f"streamer, or the file was removed. See {files.location}/{MANIFEST} for what became "
+            f"of it."
         )
-    return no_run(directory, error)
+    return no_run(files, error)
 
 
 def _encodable(text: str) -> str:

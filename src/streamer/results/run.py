@@ -8,17 +8,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from streamer.errors import UsageError
-from streamer.manifest import Manifest, no_run
-from streamer.writing.names import part_of
+from streamer.manifest import MANIFEST, Manifest, no_run
+from streamer.writing.commit import files_of
+from streamer.writing.names import WHOLE, Names, part_of
+from streamer.writing.storage.base import Storage
+from streamer.writing.storage.local import LocalStorage
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Run:
     """A run directory, finished or not."""
 
-    path: Path
+    storage: Storage
     manifest: dict[str, Any]
     """What manifest.json says: configuration, versions, model, inputs, counts, status."""
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return self.storage.local_folder()
 
     def __repr__(self) -> str:
         counts = self.manifest.get("counts", {})
@@ -29,19 +37,24 @@ class Run:
 
         :raises UsageError: the run has no such table.
         """
-        parts = self.parts(name)
+        parts = self.names(name)
         if not parts:
-            tables = ", ".join(sorted(entry.parent.name for entry in self.path.glob("*/part-*")))
+            tables = ", ".join(table for table in self.storage.folders() if self.names(table))
             raise UsageError(
                 f"{self.path} has no finished part of a table {name!r}; it has "
                 f"{tables or 'none yet'}"
             )
-        return pa.concat_tables([pq.read_table(part) for part in parts]).unify_dictionaries()
+        read = [pq.read_table(self.storage.read(part)) for part in parts]
+        return pa.concat_tables(read).unify_dictionaries()
 
     def parts(self, name: str, shard: str | None = None) -> list[Path]:
         """The finished part files of the table `name`, in order; only those of `shard` if given."""
-        files = (self.path / name).glob("part-*.parquet")
-        parts = {part: file for file in files if (part := part_of(file.name))}
+        return [self.path / part for part in self.names(name, shard)]
+
+    def names(self, name: str, shard: str | None = None) -> list[str]:
+        """The same, as the storage names them."""
+        files = files_of(self.storage, name)
+        parts = {part: file for file in files if (part := part_of(file.rpartition("/")[2]))}
         if shard is not None:
             parts = {part: file for part, file in parts.items() if part.shard == shard}
         return [parts[part] for part in sorted(parts)]  # of a shard, beyond 99999, too
@@ -52,28 +65,31 @@ def open_run(path: str | Path) -> Run:
 
     :raises UsageError: there is no run, or its manifest is damaged, or of a later format.
     """
-    return Run(Path(path), manifest_of(Path(path)).entries())
+    storage = LocalStorage(Path(path))
+    return Run(storage, manifest_of(storage).entries())
 
 
-def manifest_of(path: Path) -> Manifest:
-    """The manifest of the run in the directory `path`.
+def manifest_of(storage: Storage, names: Names = WHOLE) -> Manifest:
+    """The manifest of the run in `storage`, or of its shard of these `names`.
 
     :raises UsageError: there is no run, or its manifest is damaged, or of a later format.
     """
     try:
-        return read_manifest(path)
+        return read_manifest(storage, names)
     except OSError as error:
-        raise no_run(path, error) from None
+        raise no_run(storage, error) from None
     except ValueError as error:
         raise UsageError(
-            f"{path / 'manifest.json'} cannot be read: {error}. Choose another path."
+            f"{storage.location}/{names.own(MANIFEST)} cannot be read: {error}. Choose another "
+            f"path."
         ) from None
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(storage: Storage, names: Names = WHOLE) -> Manifest:
     """The same.
 
     :raises OSError: there is none, or it cannot be read.
     :raises ValueError: it is damaged, which says where; or of a later format.
     """
-    return Manifest.parse((path / "manifest.json").read_bytes())
+    with storage.read(names.own(MANIFEST)) as file:
+        return Manifest.parse(file.read())

@@ -65,11 +65,11 @@ def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:
     :raises UsageError: the run is to be resumed, and was begun with another model, SAEs or columns.
     """
     if prepared.directory is not None and prepared.directory.earlier is not None:
-        earlier = prepared.directory.earlier
-        refuse_another_model(prepared.out, earlier, model_entry(worker), sae_entries(worker))
+        earlier, where = prepared.directory.earlier, prepared.storage.location
+        refuse_another_model(where, earlier, model_entry(worker), sae_entries(worker))
         measured = [column.name for column in worker.columns]
         columns = columns_by_table(worker)
-        refuse_other_columns(prepared.out, earlier, prepared.checkpoint, columns, measured)
+        refuse_other_columns(where, earlier, prepared.checkpoint, columns, measured)
 
 
 @contextlib.contextmanager

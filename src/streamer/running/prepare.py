@@ -132,15 +132,15 @@ def prepare(
     with contextlib.ExitStack() as on_error:
         directory, kind = None, config.kind
         if is_run(own):
-            manifest_of(own)  # raises if it is not one of ours
-            directory = RunDirectory(storage, log, lambda: manifest_of(own), names)
+            manifest_of(storage, names)  # raises if it is not one of ours
+            directory = RunDirectory(storage, log, lambda: manifest_of(storage, names), names)
             on_error.callback(directory.leave)
             earlier = directory.earlier
             assert earlier is not None
             config = as_begun(config, earlier)
-            refuse_changes(own, earlier, config, inputs, part)
+            refuse_changes(str(own), earlier, config, inputs, part)
             checkpoint = read_checkpoint(storage, leading(tables).name, names, checkpoint)
-            refuse_other_tables(own, checkpoint, tables)
+            refuse_other_tables(str(own), checkpoint, tables)
             counters.begin_at(checkpoint.counts)
             kind = earlier.kind or config.kind
         loader = Loader(
@@ -171,12 +171,12 @@ def _output(config: RunConfig, names: Names, leads: str, *, fresh: bool) -> Path
         out = unused(out)
     own = out / names.folder
     if names.shard:
-        refuse_whole_run(out, leads)
+        refuse_whole_run(LocalStorage(out), leads)
     if not is_run(own):
         if names.shard:
-            refuse_orphans(out, leads, names.shard)
+            refuse_orphans(LocalStorage(out), leads, names.shard)
         else:
-            refuse_shards(out)
+            refuse_shards(LocalStorage(out))
         check_free(own)
     return out
 

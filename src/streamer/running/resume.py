@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -15,6 +14,7 @@ from streamer.records import InputRange
 from streamer.results.summary import RowTotals
 from streamer.tables import Table
 from streamer.writing.commit import Checkpoint
+from streamer.writing.storage.base import Storage
 
 FREE = {
     "paths",  # the inputs themselves are compared
@@ -63,13 +63,13 @@ def as_begun(config: RunConfig, earlier: Manifest) -> RunConfig:
 
 
 def refuse_changes(
-    path: Path,
+    where: str,
     earlier: Manifest,
     config: RunConfig,
     inputs: Sequence[Mapping[str, Any]],
     part: InputRange,
 ) -> None:
-    """Return if the run at `path` may be resumed with these settings, and this part of the inputs.
+    """Return if the run at `where` may be resumed with these settings, and this part of the inputs.
 
     :raises UsageError: naming all that differs.
     """
@@ -102,28 +102,28 @@ def refuse_changes(
     found += [f"it was not to read {name}" for name in new if name not in old]
     for name in old.keys() & new.keys():
         found += [f"{name} was changed: {change}" for change in changes(old[name], new[name])]
-    _refuse(path, found)
+    _refuse(where, found)
 
 
-def refuse_other_tables(path: Path, begin: Checkpoint, tables: Sequence[Table]) -> None:
-    """Return if the run at `path`, of which `begin` was committed, puts out these tables.
+def refuse_other_tables(where: str, begin: Checkpoint, tables: Sequence[Table]) -> None:
+    """Return if the run at `where`, of which `begin` was committed, puts out these tables.
 
     :raises UsageError: it does not.
     """
     now = {table.name for table in tables}
     if begin.number and begin.tables != now:
         was, are = (", ".join(sorted(names)) for names in (begin.tables, now))
-        _refuse(path, [f"its tables were {was} and are {are}"])
+        _refuse(where, [f"its tables were {was} and are {are}"])
 
 
 def refuse_other_columns(
-    path: Path,
+    where: str,
     earlier: Manifest,
     begin: Checkpoint,
     now: Mapping[str, Sequence[str]],
     measured: Sequence[str],
 ) -> None:
-    """Return if the tables of the run at `path`, of which `begin` was committed, have the columns
+    """Return if the tables of the run at `where`, of which `begin` was committed, have the columns
     that they have `now`, by the table's name. `measured` are the last of the table that leads: the
     first versions named no others.
 
@@ -137,7 +137,7 @@ def refuse_other_columns(
     } or {"it": (earlier.columns, measured)}
     by = earlier.versions.get("streamer", "?")
     _refuse(
-        path,
+        where,
         [
             f"{what}, by streamer {by}, {_differing(before, after)}"
             for what, (before, after) in pairs.items()
@@ -158,9 +158,9 @@ def _differing(before: Sequence[str], now: Sequence[str]) -> str:
 
 
 def refuse_another_model(
-    path: Path, earlier: Manifest, model: ModelEntry, saes: Sequence[SaeEntry]
+    where: str, earlier: Manifest, model: ModelEntry, saes: Sequence[SaeEntry]
 ) -> None:
-    """Return if the run at `path` was begun with this model and these SAEs, described as in the
+    """Return if the run at `where` was begun with this model and these SAEs, described as in the
     manifest.
 
     :raises UsageError: naming what differs.
@@ -188,31 +188,35 @@ def refuse_another_model(
             found.append(
                 f"the SAE of layer {new.layer} was revision {old.revision} and is {new.revision}"
             )
-    _refuse(path, found)
+    _refuse(where, found)
 
 
-def read_earlier(totals: RowTotals, earlier: Mapping[str, Sequence[Path]]) -> RowTotals:
+def read_earlier(
+    totals: RowTotals, storage: Storage, earlier: Mapping[str, Sequence[str]]
+) -> RowTotals:
     """`totals`, to which is added what the parts of `earlier` sessions, by their table, add to the
     summary. Reads every part.
 
     :raises RunFault: a part is damaged.
     """
-    part = Path()
+    part = ""
     try:
         for table, parts in earlier.items():
             for part in parts:
-                wanted = totals.wanted(table, pq.read_schema(part).names)
-                totals.add({table: pq.read_table(part, columns=wanted)})
+                with storage.read(part) as file, pq.ParquetFile(file) as opened:
+                    wanted = totals.wanted(table, opened.schema_arrow.names)
+                    totals.add({table: opened.read(columns=wanted)})
     except Exception as error:  # whatever a damaged part makes of its readers
+        where = storage.location
         raise RunFault(
-            f"{part} is damaged: {error}. `streamer check {part.parents[1]}` reports more"
+            f"{where}/{part} is damaged: {error}. `streamer check {where}` reports more"
         ) from None
     return totals
 
 
-def _refuse(path: Path, found: Sequence[str]) -> None:
+def _refuse(where: str, found: Sequence[str]) -> None:
     if found:
         raise UsageError(
-            f"{path} cannot go on, as its rows would not fit together: {'; '.join(found)}. Undo "
+            f"{where} cannot go on, as its rows would not fit together: {'; '.join(found)}. Undo "
             f"that, choose another directory with --out, or begin again beside it with --fresh."
         )

@@ -4,7 +4,6 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import anyio
 
@@ -72,7 +71,7 @@ class Session:
         self._reporter = StatusReporter(prepared.status, directory.path, self._log, observer)
         self._threads = Threads()
         self._rows = RowTotals(worker.tables)
-        self._earlier_parts: Mapping[str, Sequence[Path]] = {}
+        self._earlier_parts: Mapping[str, Sequence[str]] = {}
         self._earlier_rows = RowTotals(worker.tables)
         self._earlier_is_read = anyio.Event()
         self._writer: Writer | None = None
@@ -102,8 +101,8 @@ class Session:
         exposed = exposure(prepared.config)
         for note in (*self._notes, *([exposed] if exposed else [])):
             self._note(note)
-        shard, earlier = prepared.names.shard, Run(prepared.out, directory.manifest.entries())
-        self._earlier_parts = {name: earlier.parts(name, shard) for name in self._rows.tables}
+        shard, earlier = prepared.names.shard, Run(prepared.storage, directory.manifest.entries())
+        self._earlier_parts = {name: earlier.names(name, shard) for name in self._rows.tables}
         self._writer = Writer(
             prepared.storage,
             prepared.config,
@@ -205,7 +204,7 @@ class Session:
             cause=cause,
             hurried=bool(self.signals),
         )
-        return fault_of(cause, self._directory.path)
+        return fault_of(cause, str(self._directory.path))
 
     async def summary(self) -> Summary:
         """Write the last status; how the run went."""
@@ -224,7 +223,7 @@ class Session:
         """Read what earlier sessions wrote, for the summary. Beside the stages: it may be much."""
         try:
             totals = RowTotals(self._worker.tables)
-            read = partial(read_earlier, totals, self._earlier_parts)
+            read = partial(read_earlier, totals, self._prepared.storage, self._earlier_parts)
             self._earlier_rows = await in_thread("earlier", read)
         except RunFault as fault:
             self._note(f"the summary leaves out earlier sessions: {fault}")

@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.loading.sources import Source
+from streamer.manifest import MANIFEST
 from streamer.records import InputRange
 from streamer.writing.commit import writers
 from streamer.writing.names import SHARDS, is_shard, part_of
-from streamer.writing.storage.local import LocalStorage
-from streamer.writing.storage.new_folder import MANIFEST, is_run
+from streamer.writing.storage.base import Storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,54 +63,64 @@ def check_range(part: InputRange, sources: Sequence[Source]) -> None:
             )
 
 
-def refuse_whole_run(out: Path, leads: str) -> None:
-    """Return if no whole run is or was in `out`, whose rows a shard would write once more.
+def refuse_whole_run(storage: Storage, leads: str) -> None:
+    """Return if no whole run is or was in `storage`, whose rows a shard would write once more.
 
     :raises UsageError: there is one.
     """
-    whole = (file for file, shard in _parts(out, leads).items() if not shard)
-    if found := MANIFEST if is_run(out) else next(whole, None):
+    where = storage.location
+    whole = (file for file, shard in _parts(storage, leads).items() if not shard)
+    if found := MANIFEST if MANIFEST in _files(storage) else next(whole, None):
         raise UsageError(
-            f"{out} holds a run that is not cut into shards ({out / found}), and a shard would "
+            f"{where} holds a run that is not cut into shards ({where}/{found}), and a shard would "
             f"write rows that it has. Give all shards another directory as out."
         )
 
 
-def refuse_orphans(out: Path, leads: str, shard: str) -> None:
-    """Return if the new `shard` has no parts in `out`, whose rows it would write once more.
+def refuse_orphans(storage: Storage, leads: str, shard: str) -> None:
+    """Return if the new `shard` has no parts in `storage`, whose rows it would write once more.
 
     :raises UsageError: it has, from before its folder was removed.
     """
-    found = next((file for file, of in _parts(out, leads).items() if of == shard), None)
+    where = storage.location
+    found = next((file for file, of in _parts(storage, leads).items() if of == shard), None)
     if found:
         raise UsageError(
-            f"{out / found} is a part of the shard {shard}, of which {out / SHARDS / shard} lacks "
-            f"the manifest. Put that back to resume it, or remove the shard's parts of all tables."
+            f"{where}/{found} is a part of the shard {shard}, of which {where}/{SHARDS}/{shard} "
+            f"lacks the manifest. Put that back to resume it, or remove the shard's parts of all "
+            f"tables."
         )
 
 
-def _parts(out: Path, leads: str) -> dict[str, str]:
-    """The parts of the leading table in `out`, and the shard that each is of."""
-    try:
-        files = LocalStorage(out).list(leads)
-    except OSError as error:
-        raise UsageError(f"cannot read {out}: {error}. Make it readable.") from None
-    parts = {file: part_of(file.rpartition("/")[2]) for file in files}
+def _parts(storage: Storage, leads: str) -> dict[str, str]:
+    """The parts of the leading table, and the shard that each is of."""
+    parts = {file: part_of(file.rpartition("/")[2]) for file in _files(storage, leads)}
     return {file: part.shard for file, part in parts.items() if part}
 
 
-def refuse_shards(out: Path) -> None:
-    """Return if there are no shards in `out`, whose rows a whole run would write once more.
+def _files(storage: Storage, folder: str = "") -> Sequence[str]:
+    """Those directly in `folder`.
+
+    :raises UsageError: it cannot be read.
+    """
+    try:
+        return storage.list(folder)
+    except OSError as error:
+        raise UsageError(f"cannot read {storage.location}: {error}. Make it readable.") from None
+
+
+def refuse_shards(storage: Storage) -> None:
+    """Return if there are no shards in `storage`, whose rows a whole run would write once more.
 
     :raises UsageError: there are.
     """
     try:
-        found = [names.shard for names in writers(LocalStorage(out)) if names.shard]
+        found = [names.shard for names in writers(storage) if names.shard]
     except OSError:  # `check_free` says what it is
         return
     if found:
         raise UsageError(
-            f"{out} holds shards of a run ({', '.join(found[:3])}{', …' * (len(found) > 3)}), and "
-            f"a whole run would write rows that they have. Choose another directory with --out, or "
-            f"go on with the shards."
+            f"{storage.location} holds shards of a run ({', '.join(found[:3])}"
+            f"{', …' * (len(found) > 3)}), and a whole run would write rows that they have. Choose "
+            f"another directory with --out, or go on with the shards."
         )

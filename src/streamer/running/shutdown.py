@@ -4,7 +4,6 @@ device or terminal."""
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import anyio
 
@@ -122,11 +121,11 @@ def state_after(cause: BaseException, signals: Sequence[int]) -> State:
     return "failed"
 
 
-def fault_of(cause: BaseException, path: Path) -> BaseException:
-    """What to raise for `cause`, which broke off the run in `path`."""
+def fault_of(cause: BaseException, where: str) -> BaseException:
+    """What to raise for `cause`, which broke off the run in `where`."""
     if isinstance(cause, StreamerError) or not isinstance(cause, Exception):
         return cause
     return RunFault(
-        f"the run broke off: {one_line(cause)}. Finished parts are kept in {path}: resume the run "
+        f"the run broke off: {one_line(cause)}. Finished parts are kept in {where}: resume the run "
         f"to go on."
     )

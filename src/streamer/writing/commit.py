@@ -118,7 +118,7 @@ def unpublished_files(storage: Storage, names: Names = WHOLE) -> list[str]:
     parts = [
         file
         for table in storage.folders()
-        for file in _list(storage, table)
+        for file in files_of(storage, table)
         if file.endswith(UNPUBLISHED) and _number(file.removesuffix(UNPUBLISHED), names) is not None
     ]
     replaced = {names.own(name) + UNPUBLISHED for name in REPLACED}
@@ -134,7 +134,7 @@ def orphans(storage: Storage, leading: str, names: Names = WHOLE) -> list[str]:
         name
         for table in storage.folders()
         if table != leading
-        for number, name in sorted(_parts(_list(storage, table), names).items())
+        for number, name in sorted(_parts(files_of(storage, table), names).items())
         if number > committed and (table in tables or _metadata_or_nothing(storage, name))
     ]
 
@@ -158,7 +158,7 @@ def writers(storage: Storage) -> list[Names]:
 
     :raises OSError: the storage cannot be read.
     """
-    files = (file for table in storage.folders() for file in _list(storage, table))
+    files = (file for table in storage.folders() for file in files_of(storage, table))
     parts = {part_of(file.removesuffix(UNPUBLISHED).rpartition("/")[2]) for file in files}
     folders = {folder.rpartition("/")[2] for folder in storage.folders(SHARDS)}
     shards = {part.shard for part in parts if part} | {one for one in folders if is_shard(one)}
@@ -177,8 +177,9 @@ def _number(name: str, names: Names) -> int | None:
     return part.number if part and part.shard == names.shard else None
 
 
-def _list(storage: Storage, table: str) -> Iterator[str]:
-    """The files in `table`. One that may not be read, such as lost+found, is no table of ours."""
+def files_of(storage: Storage, table: str) -> Iterator[str]:
+    """The full names of the files in `table`. One that may not be read, such as lost+found, is no
+    table of ours."""
     with contextlib.suppress(PermissionError):
         yield from storage.list(table)
 

@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from streamer._version import __version__
 from streamer.errors import RunFault, UsageError
-from streamer.manifest import FORMAT, Manifest
+from streamer.manifest import FORMAT, MANIFEST, Manifest
 from streamer.writing.event_log import EventLog, now
 from streamer.writing.names import WHOLE, Names
 from streamer.writing.storage.base import Lock, Locked, NoLocks, Storage, write_fault
-from streamer.writing.storage.new_folder import LOCK, MANIFEST, check_free, make_folder
+from streamer.writing.storage.new_folder import LOCK, check_free, make_folder
 
 PACKAGES = ("torch", "transformers", "transformer-lens", "sae-lens", "numpy", "pyarrow")
 

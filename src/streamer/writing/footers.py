@@ -9,7 +9,6 @@ anything is read from the second, the one that readers know:
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -33,15 +32,12 @@ def close_with_footer(writer: pq.ParquetWriter, sink: pa.NativeFile, notes: byte
     writer.writer.metadata.write_metadata_file(sink)
 
 
-def read_notes(part: pa.NativeFile | Path) -> dict[str, Any]:
+def read_notes(part: pa.NativeFile) -> dict[str, Any]:
     """What the writer noted in the footer of `part`; empty if it is not one of ours.
 
     :raises ValueError: the footer is damaged, or `part` is not a Parquet file.
     :raises OSError: the same, where pyarrow says so; or it cannot be read.
     """
-    if isinstance(part, Path):
-        with pa.OSFile(str(part), "rb") as file:
-            return read_notes(file)
     compare_footers(part)
     metadata: Mapping[bytes, bytes] = pq.read_metadata(part).metadata or {}
     return dict(orjson.loads(metadata.get(METADATA_KEY, b"{}")))

@@ -10,6 +10,7 @@ from streamer.results.check.audit import check
 from streamer.results.check.leftovers import repair
 from streamer.results.check.report import Report
 from streamer.results.run import Run
+from streamer.writing.storage.local import LocalStorage
 from support.killing import DYING
 from support.processes import GOOD, Popen
 from support.processes import run as command
@@ -17,7 +18,7 @@ from support.runs import run_with
 
 
 def look(run: Run) -> Report:
-    return check(run.path, True, lambda _: None)
+    return check(run.storage, True, lambda _: None)
 
 
 def test_a_run_of_the_pipeline_is_whole(tmp_path):
@@ -69,10 +70,10 @@ def test_a_run_killed_between_two_steps_of_a_commit_is_repaired_and_finished(tmp
     )
     process = Popen([sys.executable, "-c", dying], cwd=tmp_path)
     assert process.wait() == -signal.SIGKILL
-    killed = check(tmp_path / "RUN", True, lambda _: None)
+    killed = check(LocalStorage(tmp_path / "RUN"), True, lambda _: None)
     assert killed.first_fault is None
     assert "is not finished (resuming goes on from here) and whole as far" in killed.verdict
-    assert repair(tmp_path / "RUN") == [
+    assert repair(LocalStorage(tmp_path / "RUN")) == [
         "metrics/part-00001.parquet.tmp",
         "rejected/part-00001.parquet",
     ]

@@ -57,7 +57,7 @@ def test_a_run_killed_before_its_first_part_is_not_broken(tmp_path):
     footer = {"first_row": 0, "end_row": 2, "tables": {"metrics": 1, "rejected": 1}, "counts": {}}
     write_part(run.part("rejected", 0), rejected_rows([1], run.input), footer)
     assert look(run).first_fault is None
-    assert repair(run.path) == ["rejected/part-00000.parquet"]
+    assert repair(run.storage) == ["rejected/part-00000.parquet"]
 
 
 def test_a_killed_run_with_damage_is_broken(killed):
@@ -65,8 +65,8 @@ def test_a_killed_run_with_damage_is_broken(killed):
     assert "metrics/part-00001.parquet: row group 1" in look(killed).first_fault
 
 
-def go_on(path: Path) -> list[str]:
-    return tidy(LocalStorage(path), "metrics")
+def go_on(storage: LocalStorage) -> list[str]:
+    return tidy(storage, "metrics")
 
 
 @pytest.mark.parametrize("remove", [repair, go_on])
@@ -78,7 +78,7 @@ def test_what_a_crash_left_is_removed_and_nothing_else(killed, remove):
     pq.write_table(rejected_rows([1], killed.input), killed.path / "mine/part-00002.parquet")
     (killed.path / "manifest.json.tmp").write_text("{")
     before = killed.files()
-    removed = remove(killed.path)
+    removed = remove(killed.storage)
     assert removed == [
         "manifest.json.tmp",
         "metrics/part-00002.parquet.tmp",
@@ -88,7 +88,7 @@ def test_what_a_crash_left_is_removed_and_nothing_else(killed, remove):
     after.pop(".lock", None)
     assert after == {name: data for name, data in before.items() if name not in removed}
     assert look(killed).leftovers.detail == "nothing"
-    assert repair(killed.path) == []
+    assert repair(killed.storage) == []
 
 
 def test_parts_that_no_crash_explains_are_kept_as_evidence(killed, tmp_path):
@@ -96,7 +96,7 @@ def test_parts_that_no_crash_explains_are_kept_as_evidence(killed, tmp_path):
     assert "rejected/part-00002.parquet" in look(killed).leftovers.first
     assert "rejected/part-00001.parquet" not in look(killed).leftovers.first
     before = set(killed.files())
-    assert repair(killed.path) == [
+    assert repair(killed.storage) == [
         "metrics/part-00002.parquet.tmp",
         "rejected/part-00001.parquet",
     ]
@@ -109,7 +109,7 @@ def test_parts_that_no_crash_explains_are_kept_as_evidence(killed, tmp_path):
 def test_a_part_that_does_not_follow_the_last_commit_is_kept_as_evidence(killed):
     killed.footer("rejected", 2, first_row=9)
     assert "rejected/part-00002.parquet is beyond" in look(killed).leftovers.first
-    assert repair(killed.path) == ["metrics/part-00002.parquet.tmp"]
+    assert repair(killed.storage) == ["metrics/part-00002.parquet.tmp"]
 
 
 def test_repair_takes_nothing_from_a_run_that_ended_in_order(run):
@@ -117,14 +117,14 @@ def test_repair_takes_nothing_from_a_run_that_ended_in_order(run):
         run.manifest(status=status, cause=None)
         run.part("metrics", 2).unlink(missing_ok=True)
         run.part("metrics", 1).unlink(missing_ok=True)
-        assert repair(run.path) == []
+        assert repair(run.storage) == []
         assert "rejected/part-00001.parquet is beyond" in look(run).leftovers.first
 
 
 def test_a_run_that_could_not_be_stopped_in_order_is_taken_for_one_that_crashed(killed):
     killed.manifest(status="stopped", cause="DiskFull: no room")
     assert look(killed).first_fault is None
-    assert "rejected/part-00002.parquet" in repair(killed.path)
+    assert "rejected/part-00002.parquet" in repair(killed.storage)
 
 
 def hold_lock(run: MadeRun) -> subprocess.Popen[str]:
@@ -143,7 +143,7 @@ def test_a_run_that_is_being_written_is_left_alone(killed):
     with hold_lock(killed) as holder:
         before = killed.files()
         with pytest.raises(UsageError, match="being written by another process"):
-            repair(killed.path)
+            repair(killed.storage)
         report = look(killed)
         assert report.first_fault is None
         assert report.leftovers.state == "not checked"
@@ -151,7 +151,7 @@ def test_a_run_that_is_being_written_is_left_alone(killed):
         assert killed.files() == before
         holder.kill()
     assert "a crash left" in look(killed).leftovers.found
-    assert len(repair(killed.path)) == 2
+    assert len(repair(killed.storage)) == 2
 
 
 def test_a_repair_that_cannot_write_says_so(killed, monkeypatch):
@@ -160,4 +160,4 @@ def test_a_repair_that_cannot_write_says_so(killed, monkeypatch):
 
     monkeypatch.setattr(Path, "unlink", refuse)
     with pytest.raises(RunFault, match=r"repairing .* failed: .*Permission denied"):
-        repair(killed.path)
+        repair(killed.storage)

@@ -36,7 +36,7 @@ def test_a_run_of_two_shards_is_whole_and_in_order(run):
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
     assert "whole: 8 rows and 3 rejected" in report.verdict
     assert "11, each once and in order" in report.rows.found
-    rows = Run(run.path, {}).table("metrics")["row"].to_pylist()
+    rows = Run(run.storage, {}).table("metrics")["row"].to_pylist()
     assert rows == [0, 1, 3, 4, 5, 7, 8, 10]
 
 
@@ -81,7 +81,7 @@ def test_what_shards_left_that_were_killed_is_removed_and_nothing_else(run):
     report = look(run)
     assert report.first_fault is None
     assert report.leftovers.found.startswith(", ".join(left[:3]))
-    assert repair(run.path) == left
+    assert repair(run.storage) == left
     locks = {".lock", f"{FIRST.folder}/.lock", f"{SECOND.folder}/.lock"}
     assert run.files().keys() - locks == before.keys() - set(left)
     assert "nothing" in look(run).leftovers.found
@@ -92,14 +92,14 @@ def test_a_part_beyond_the_last_commit_of_its_shard_is_kept_as_evidence(run):
     for part in SHARDS[:2]:
         file(run, "metrics", part).unlink()
     assert "rejected/part-s0000-00001.parquet is beyond" in look(run).leftovers.first
-    assert repair(run.path) == ["rejected/part-s0000-00000.parquet"]
+    assert repair(run.storage) == ["rejected/part-s0000-00000.parquet"]
 
 
 def test_a_run_is_left_alone_while_one_shard_is_at_work(run):
     lock = LocalStorage(run.path).lock(SECOND.own(".lock"))
     assert look(run).leftovers.state == "not checked"
     with pytest.raises(UsageError, match="being written by another process"):
-        repair(run.path)
+        repair(run.storage)
     lock.release()
     assert look(run).leftovers.state == "ok"
-    assert repair(run.path) == []
+    assert repair(run.storage) == []

@@ -112,12 +112,13 @@ def test_the_writer_puts_checksums_on_its_pages(tmp_path):
     parts = PartWriter(LocalStorage(tmp_path), "metrics", METRICS, row_group_rows=100)
     parts.append(rows)
     parts.finish({})
-    path = tmp_path / parts.publish()
+    name = parts.publish()
+    path = tmp_path / name
     column = pq.read_metadata(path).row_group(0).column(5)
     data = bytearray(path.read_bytes())
     data[column.data_page_offset + column.total_compressed_size - 20] ^= 1
     path.write_bytes(data)
-    with OpenPart(path) as part, pytest.raises(Damaged, match="CRC"):
+    with OpenPart(LocalStorage(tmp_path), name) as part, pytest.raises(Damaged, match="CRC"):
         list(part.row_groups())
 
 
@@ -137,9 +138,10 @@ PEAK = """
 import pathlib, sys, tracemalloc
 import pyarrow as pa
 from streamer.results.check.audit import check
+from streamer.writing.storage.local import LocalStorage
 for path in sys.argv[1:]:  # the first one loads what is loaded at the first use
     tracemalloc.start()
-    report = check(pathlib.Path(path), False, lambda _: None)
+    report = check(LocalStorage(pathlib.Path(path)), False, lambda _: None)
     assert report.first_fault is None, report.first_fault
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

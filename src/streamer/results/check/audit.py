@@ -1,7 +1,7 @@
 """`streamer check`: verify everything that a run directory promises."""
 
+import contextlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from streamer.errors import UsageError
@@ -9,22 +9,23 @@ from streamer.manifest import Manifest
 from streamer.results.check.commits import CommitAudit
 from streamer.results.check.inputs import check_inputs
 from streamer.results.check.leftovers import find_leftovers, is_being_written
-from streamer.results.check.parts import Listing, list_parts, shown
+from streamer.results.check.parts import Listing, list_parts
 from streamer.results.check.report import Report
 from streamer.results.check.totals import Totals
 from streamer.results.run import manifest_of, read_manifest
 from streamer.tables import TABLES, Table, leading
+from streamer.writing.storage.base import Storage
 
 FIX = "`streamer check --repair` removes what a crash left"
 
 
 def check(
-    path: Path,
+    storage: Storage,
     read_input: bool,
     on_step: Callable[[str], Any],
     tables: Sequence[Table] = TABLES,
 ) -> Report:
-    """Verify the run directory `path` and change nothing. `on_step` is called with each file read.
+    """Verify the run in `storage` and change nothing. `on_step` is called with each file read.
 
     For `tables`, verifies the columns and what the rows stand for; for other tables, that they
     belong to its commits and that their rows are in order.
@@ -33,16 +34,14 @@ def check(
 
     :raises UsageError: there is no run.
     """
-    report = Report(path)
-    live = is_being_written(path)
+    report = Report(storage.location)
+    live = is_being_written(storage)
     leads = leading(tables).name
-    manifest = _manifest(
-        path, leads, report
-    )  # read before the parts, so that they hold all it counts
+    manifest = _manifest(storage, leads, report)  # before the parts: they hold all that it counts
     try:
-        listing = list_parts(path, leads)
+        listing = list_parts(storage, leads)
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {error}") from None
+        raise UsageError(f"cannot read {storage.location}: {error}") from None
     audit = CommitAudit(listing, tables, manifest, report, on_step)
     totals = audit.run()
     if manifest.status == "finished":
@@ -56,25 +55,26 @@ def check(
     rows = " and ".join(totals.as_text())
     goes_on = "it is being written" if live else "resuming goes on from here"
     report.verdict = (
-        f"{path} is whole: {rows}"
+        f"{storage.location} is whole: {rows}"
         if manifest.status == "finished"
-        else f"{path} is not finished ({goes_on}) and whole as far as it goes: {rows}"
+        else f"{storage.location} is not finished ({goes_on}) and whole as far as it goes: {rows}"
     )
     return report
 
 
-def _manifest(path: Path, leads: str, report: Report) -> Manifest:
+def _manifest(storage: Storage, leads: str, report: Report) -> Manifest:
     """The manifest; if it cannot be read but there are parts, an empty one and a fault.
 
     :raises UsageError: this is not a run.
     """
     try:
-        return read_manifest(path)
+        return read_manifest(storage)
     except (OSError, ValueError) as error:
-        if not (path / leads).is_dir():
-            return manifest_of(path)  # raises the same, in words
-        report.manifest.fault(f"manifest.json cannot be read: {error}")
-        return Manifest()
+        with contextlib.suppress(OSError):
+            if leads in storage.folders():
+                report.manifest.fault(f"manifest.json cannot be read: {error}")
+                return Manifest()
+        return manifest_of(storage)  # raises the same, in words
 
 
 def _describe(report: Report, manifest: Manifest, live: bool, audit: CommitAudit) -> None:
@@ -129,13 +129,13 @@ def _leftovers(report: Report, listing: Listing, manifest: Manifest, live: bool)
     line.remedy = (
         f"restore the parts of {leads} from a copy, or remove this part by hand and resume"
     )
-    leftovers = find_leftovers(report.path, listing, manifest)
+    leftovers = find_leftovers(listing, manifest)
     for file in leftovers.unexplained:
         line.fault(
-            f"{shown(file)} is beyond the last commit, which no crash explains: parts of {leads} "
+            f"{file} is beyond the last commit, which no crash explains: parts of {leads} "
             f"are missing"
         )
     if leftovers.removable:
-        names = [str(file.relative_to(report.path)) for file in leftovers.removable]
+        names = leftovers.removable
         more = f" and {len(names) - 3:,} more" if len(names) > 3 else ""
         line.found = f"{', '.join(names[:3])}{more}: {FIX}"

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from streamer.manifest import Manifest
-from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart, shown
+from streamer.results.check.parts import Damaged, Footer, Listing, OpenPart
 from streamer.results.check.report import Report
 from streamer.results.check.rows import Numbers, fault_of_order, fault_of_rows
 from streamer.results.check.schemas import difference, schema_fault
@@ -72,10 +72,11 @@ class CommitAudit:
             every.add(self.totals)
         self.totals = every
         for file in self._listing.strangers:
-            if file.parent.name in self._tables:
+            table = file.rpartition("/")[0]
+            if table in self._tables:
                 self._report.footers.fault(
-                    f"{shown(file)} is no part of the run, but readers of "
-                    f"{file.parent.name}/*.parquet take it for one"
+                    f"{file} is no part of the run, but readers of {table}/*.parquet take it for "
+                    f"one"
                 )
         return self.totals
 
@@ -117,11 +118,10 @@ class CommitAudit:
 
     def _read(self, table: str, commit: Part) -> Reading | None:
         """A part decoded whole; None if it cannot be opened or is not the run's."""
-        path = self._listing.tables[table][commit]
-        name, report = shown(path), self._report
+        name, report = self._listing.tables[table][commit], self._report
         self._on_step(name)
         try:
-            part = OpenPart(path)
+            part = OpenPart(self._listing.storage, name)
         except Damaged as error:
             if table in self._tables:
                 report.files.fault(f"{name} {error}")

@@ -1,16 +1,18 @@
 """Part files as they are on disk: lists and opens them, parses footers, decodes every page."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from streamer.writing.commit import files_of
 from streamer.writing.footers import METADATA_KEY, compare_footers
 from streamer.writing.names import Part, part_of
+from streamer.writing.storage.base import Storage
 
 
 class Damaged(Exception):
@@ -19,16 +21,19 @@ class Damaged(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The parts of a run at one moment: the file of each part of each table."""
+    """The parts of a run at one moment: the name of the file of each part of each table, such as
+    metrics/part-00000.parquet."""
 
     leading: str
     """The table whose parts make the commits."""
-    tables: dict[str, dict[Part, Path]]
-    strangers: list[Path] = field(default_factory=list)
+    storage: Storage
+    """Where the files are."""
+    tables: dict[str, dict[Part, str]]
+    strangers: list[str] = field(default_factory=list)
     """Parquet files among them that are not parts, though readers would read them as such."""
 
     @property
-    def commits(self) -> dict[Part, Path]:
+    def commits(self) -> dict[Part, str]:
         """The commits, which are the parts of the leading table."""
         return self.tables[self.leading]
 
@@ -37,31 +42,25 @@ class Listing:
         return max((part for part in self.commits if part.shard == shard), default=None)
 
 
-def list_parts(run: Path, leading: str) -> Listing:
-    """The parts in `run`, of which the table `leading` leads.
+def list_parts(storage: Storage, leading: str) -> Listing:
+    """The parts of the run in `storage`, of which the table `leading` leads.
 
     The leading table is listed first: while a run is being written, a commit's other parts appear
     before its leading part, so none is missed.
 
     :raises OSError: a directory cannot be read.
     """
-    listing = Listing(leading, {leading: {}})
-    folders = sorted(entry for entry in run.iterdir() if entry.is_dir())
-    for folder in sorted(folders, key=lambda folder: folder.name != leading):
-        parts: dict[Part, Path] = {}
-        for file in sorted(folder.glob("*.parquet")):
-            if part := part_of(file.name):
+    listing = Listing(leading, storage, {leading: {}})
+    for folder in sorted(storage.folders(), key=lambda folder: folder != leading):
+        parts: dict[Part, str] = {}
+        for file in files_of(storage, folder):
+            if part := part_of(file.rpartition("/")[2]):
                 parts[part] = file
-            else:
+            elif file.endswith(".parquet"):
                 listing.strangers.append(file)
         if parts:
-            listing.tables[folder.name] = parts
+            listing.tables[folder] = parts
     return listing
-
-
-def shown(file: Path) -> str:
-    """The name of a part in messages: metrics/part-00000.parquet."""
-    return f"{file.parent.name}/{file.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,14 +93,18 @@ class OpenPart:
     :raises Damaged: it cannot be opened.
     """
 
-    def __init__(self, path: Path) -> None:
-        try:
-            with pa.OSFile(str(path), "rb") as file:
-                compare_footers(file)  # before anything is parsed: pyarrow may crash on a bad one
-            self._file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
-            self.schema: pa.Schema = self._file.schema_arrow.remove_metadata()
-        except Exception as error:  # pyarrow has many errors for a damaged file
-            raise Damaged(f"cannot be opened: {_reason(error)}") from None
+    def __init__(self, storage: Storage, name: str) -> None:
+        with contextlib.ExitStack() as on_error:
+            try:
+                self._source = on_error.enter_context(storage.read(name))
+                compare_footers(self._source)  # first of all: pyarrow may crash on a bad one
+                self._file = pq.ParquetFile(
+                    self._source, page_checksum_verification=True, pre_buffer=False
+                )
+                self.schema: pa.Schema = self._file.schema_arrow.remove_metadata()
+            except Exception as error:  # pyarrow has many errors for a damaged file
+                raise Damaged(f"cannot be opened: {_reason(error)}") from None
+            on_error.pop_all()
         self.rows: int = self._file.metadata.num_rows
 
     def __enter__(self) -> "OpenPart":
@@ -109,6 +112,7 @@ class OpenPart:
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+        self._source.close()
 
     @property
     def is_ours(self) -> bool:

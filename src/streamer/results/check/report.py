@@ -1,7 +1,6 @@
 """The results of `streamer check`: a line for each verification, and the first fault."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
@@ -49,9 +48,9 @@ class Line:
 
 @dataclass(slots=True)
 class Report:
-    """All verifications of one run directory, in the order in which they are printed."""
+    """All verifications of the run at `location`, in the order in which they are printed."""
 
-    path: Path
+    location: str
     manifest: Line = field(default_factory=lambda: Line("manifest"))
     files: Line = field(default_factory=lambda: Line("part files"))
     schemas: Line = field(default_factory=lambda: Line("schemas"))
@@ -74,7 +73,7 @@ class Report:
         """The first fault and how to fix it; None if there is none."""
         for line in self.lines:
             if line.faults:
-                return f"{self.path} does not pass: {line.first}. What to do: {line.remedy}."
+                return f"{self.location} does not pass: {line.first}. What to do: {line.remedy}."
         return None
 
     def print(self, console: Console) -> None:

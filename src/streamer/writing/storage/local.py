@@ -62,7 +62,13 @@ class LocalStorage(Storage):
 
     def read(self, name: str) -> pa.NativeFile:
         """Part of `Storage`."""
-        return pa.OSFile(str(self._root / name), "rb")
+        path = str(self._root / name)
+        try:
+            return pa.OSFile(path, "rb")
+        except OSError as error:  # Arrow says much about it
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, os.strerror(error.errno), path) from None
 
     def remove(self, name: str) -> None:
         """Part of `Storage`."""

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from streamer.errors import UsageError
+from streamer.manifest import MANIFEST
 from streamer.writing.storage.local import fsync
 
 LOCK = ".lock"
-MANIFEST = "manifest.json"
 BEGUN = {LOCK, "log.jsonl", "stderr.log", "manifest.json.tmp", "status.json", "status.json.tmp"}
 """Files left by a run that was killed before it had a manifest."""
 
