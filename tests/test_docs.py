@@ -8,7 +8,7 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize("name", ["architecture.md", "reliability.md"])
+@pytest.mark.parametrize("name", ["architecture.md", "decisions.md", "reliability.md"])
 def test_every_test_that_is_named_exists(name):
     text = (PROJECT / "docs" / name).read_text("utf-8")
     named = re.findall(r"`(test_\w+\.py)(?:::(test_\w+))?`", text)

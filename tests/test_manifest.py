@@ -1,5 +1,6 @@
 """The manifest of a run: what other versions wrote is read, what is damaged is told."""
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,9 @@ import pytest
 from streamer.config import RunConfig
 from streamer.errors import UsageError
 from streamer.manifest import FORMAT, Manifest
+from streamer.monitoring.status import read_status
 from streamer.records import Counts, InputRange
-from streamer.results.run import open_run
+from streamer.results.run import manifest_of, open_run
 from streamer.running.resume import as_begun, refuse_changes
 
 FIRST: dict[str, Any] = {
@@ -39,6 +41,26 @@ def write(folder: Path, **entries: Any) -> Path:
 
 def parsed(**entries: Any) -> Manifest:
     return Manifest.parse(json.dumps(FIRST | entries).encode())
+
+
+class Unlisted:
+    """A folder of somebody else's, which may be entered and not listed."""
+
+    location = "theirs"
+
+    def read(self, name: str) -> Any:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", name)
+
+    def list(self, folder: str = "") -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied", folder)
+
+    folders = list
+
+
+def test_a_folder_that_may_not_be_listed_is_no_run():
+    for look in (manifest_of, read_status):
+        with pytest.raises(UsageError, match="no run in theirs: that is another directory"):
+            look(Unlisted())
 
 
 def test_a_manifest_of_the_first_version_has_format_1_and_defaults_for_what_it_lacks():

@@ -114,7 +114,8 @@ class RunConfig(BaseModel):
     """Most token positions in a batch, padding included. The actual number is found while running:
     as many as make it faster and fit the memory."""
     deterministic: bool = False
-    """Fix batches and algorithms, so that the same run twice writes the same bytes."""
+    """Fix batches and algorithms, so that the same run twice writes the same bytes. Batches are not
+    cut by the free memory then: where they may not fit it, the run is refused."""
     overlap: bool = True
     """Read, compute and write at the same time. Without, one after another, for comparison."""
     window: Positive | None = None

@@ -227,9 +227,16 @@ def no_run(files: Files, error: OSError) -> UsageError:
         return UsageError(f"cannot read {where}: {error.strerror}. Make it readable.")
     what = "there is nothing"
     if isinstance(error, NotADirectoryError):
-        what = "that is a file"
-    elif files.list() or files.folders():
+        what = "that is no directory"
+    elif _holds_something(files):
         what = "that is another directory"
     return UsageError(
         f"no run in {files.location}: {what}. A run makes its directory once the model is loaded."
     )
+
+
+def _holds_something(files: Files) -> bool:
+    try:
+        return bool(files.list() or files.folders())
+    except OSError:  # what may not be listed is there
+        return True

@@ -5,10 +5,9 @@ Item ─parse▶ Record ─tokenize▶ TokenizedRecord ─plan▶ Batch ─compu
      └─────────────┴─▶ Rejection ──────────────────────────────────────────▶ rejected rows
 """
 
-import operator
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
 
 import numpy as np
@@ -233,4 +232,4 @@ class Counts:
 
     def __add__(self, other: "Counts") -> "Counts":
         """The sum of both."""
-        return Counts(*map(operator.add, astuple(self), astuple(other)))
+        return Counts(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))

@@ -14,7 +14,7 @@ import pyte
 import pytest
 
 import streamer
-from support.processes import COMMAND, GOOD, Popen, run, wait_for_start
+from support.processes import COMMAND, GOOD, Popen, run, wait_until_done
 
 LINE = re.compile(
     r"Progress: \d+/~?\d+ samples \| Rate: \d+\.\d samples/sec \| ETA: \S+ \| Peak memory: "
@@ -120,8 +120,7 @@ def test_a_signal_drains_what_is_in_flight_and_says_so(tmp_path):
         stdout=subprocess.PIPE,
         text=True,
     )
-    wait_for_start(process, tmp_path)
-    time.sleep(1)
+    wait_until_done(process, tmp_path, 1)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 143
@@ -140,8 +139,7 @@ def test_a_pipe_that_idles_is_measured_and_can_be_stopped(tmp_path):
     assert process.stdin
     process.stdin.write(GOOD.encode() * 3)
     process.stdin.flush()
-    wait_for_start(process, tmp_path)
-    time.sleep(3)
+    wait_until_done(process, tmp_path, 3)
     process.send_signal(signal.SIGTERM)
     assert process.wait(30) == 143
     run = streamer.open_run(tmp_path / "RUN")

@@ -241,7 +241,7 @@ def test_what_is_no_run_is_told(tmp_path):
     (tmp_path / "damaged" / "status.json").write_text('{"heartbeat": ')
     for name, message in (
         ("none", "no run in .*none: there is nothing"),
-        ("file", "no run in .*file: that is a file"),
+        ("file", "no run in .*file: that is no directory"),
         (".", "no run in .*: that is another directory"),
         ("old", r"old is a run without status.json"),
         ("damaged", r"status.json is damaged: .*JSON"),

@@ -28,22 +28,21 @@ def worker() -> Worker:
 def test_a_deterministic_run_is_limited_by_positions_and_never_by_time(worker):
     budget = budget_for(DETERMINISTIC, worker)
     full = Footprint(positions=4096, pairs=4096 * 128, passages=1000)
-    most = budget.bytes
     assert budget.holds(500, full)
     assert not budget.holds(500, Footprint(positions=4097, pairs=0, passages=1))
-    wide = Footprint(100, 0, passages=int(most) // budget.cost.passage)
+    wide = Footprint(100, 0, passages=2**32 // budget.cost.passage)
     for _ in range(1000):
         budget.measured(Work(Counts(tokens=100, tokens_run=100), 100, largest=wide), seconds=1e-6)
-    assert (budget.tokens, budget.bytes) == (4096, most)
+    assert (budget.tokens, budget.bytes) == (4096, 2**32)
 
 
 def test_a_deterministic_run_with_wide_saes_takes_few_passages_at_once(worker, monkeypatch):
     # At a million features a passage holds those of three layers, one of them twice, and twice as
-    # much while a layer is encoded: 6 x 4 MB. The limit is 1 GB.
+    # much while a layer is encoded: 6 x 4 MB. The limit is 4 GB.
     monkeypatch.setattr(worker, "saes", (MILLION,) * 3)
     budget = budget_for(DETERMINISTIC, worker)
-    assert budget.holds(13, Footprint(positions=500, pairs=0, passages=39))
-    assert not budget.holds(15, Footprint(positions=500, pairs=0, passages=45))
+    assert budget.holds(50, Footprint(positions=500, pairs=0, passages=150))
+    assert not budget.holds(50, Footprint(positions=500, pairs=0, passages=180))
 
 
 @pytest.mark.parametrize(("free", "tokens"), [(0.5, 16), (0.3, None)])
@@ -55,7 +54,7 @@ def test_a_deterministic_run_whose_batches_may_not_fit_is_refused(
     monkeypatch.setattr(starting_budget, "free_memory", lambda _: int(free * 1e9))
     with pytest.raises(UsageError, match="do not depend on how much memory is free") as refused:
         run_with(worker, out=tmp_path / "RUN", deterministic=True, device="cpu")
-    assert "up to 1.1 GB" in str(refused.value)
+    assert "up to 4.3 GB" in str(refused.value)
     assert ("--max-tokens 16" in str(refused.value)) == (tokens == 16)
     assert not (tmp_path / "RUN").exists()
     smaller = RunConfig(device="cpu", deterministic=True, max_tokens=tokens)

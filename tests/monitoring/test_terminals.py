@@ -214,7 +214,6 @@ def test_a_signal_during_the_summary_does_not_unmake_a_finished_run(tmp_path):
     while not (tmp_path / "summing").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert (process.returncode, errors) == (0, "")

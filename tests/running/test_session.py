@@ -57,6 +57,19 @@ def go_on(run: Path) -> None:
     anyio.run(execution.run, prepared)
 
 
+def test_a_deterministic_run_that_may_not_fit_any_more_tells_so(tmp_path, monkeypatch):
+    settings = {"out": tmp_path / "RUN", "limit": 3, "deterministic": True}
+    with monkeypatch.context() as patches, pytest.raises(RunFault):
+        patches.setattr("streamer.running.session.stream", fail)
+        run_with(None, **settings)
+    monkeypatch.setattr("streamer.computing.starting_budget.free_memory", lambda _: 1_000_000)
+    with pytest.raises(UsageError, match=r"1 MB|9\d\d KB"):
+        anyio.run(execution.run, prepare(RunConfig(**settings, progress="none")))
+    sign, now = read_status(LocalStorage(tmp_path / "RUN"))
+    assert sign.status == "failed"
+    assert now.note is not None and "do not depend on how much memory is free" in now.note
+
+
 def test_a_run_that_goes_on_tells_that_its_model_is_loaded(begun, monkeypatch, embedded_worker):
     def load(*_: Any, **__: Any) -> Any:
         deadline = time.monotonic() + 10

@@ -33,7 +33,6 @@ from streamer.records import InputRange, Position
 from streamer.running.prepare import prepare
 from streamer.running.shards import Shard
 from streamer.running.run import run
-from streamer.writing.storage.local import LocalStorage
 
 class Pipe:
     "Progress for the process that started this one: a JSON object a line."
@@ -96,7 +95,7 @@ def test_two_processes_in_one_directory_make_the_tables_of_one_run(tmp_path, set
     }
     assert [process.returncode for process in processes.values()] == [0, 0]
     whole, _ = run_with(None, out=tmp_path / "WHOLE", **settings)
-    together = Run(LocalStorage(out), {})
+    together = Run(out, {})
     for table in TABLES:
         assert together.table(table).equals(whole.table(table))
     assert together.table("metrics").num_rows == RECORDS - 2
@@ -129,7 +128,7 @@ def test_a_shard_that_is_killed_is_resumed_beside_another(tmp_path, settings):
     assert start("s1", settings, out).wait(60) == 0
     whole, _ = run_with(None, out=tmp_path / "WHOLE", **settings)
     for table in TABLES:
-        assert Run(LocalStorage(out), {}).table(table).equals(whole.table(table))
+        assert Run(out, {}).table(table).equals(whole.table(table))
 
 
 def test_a_shard_is_resumed_with_the_same_range_only(tmp_path, settings):

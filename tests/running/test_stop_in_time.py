@@ -65,7 +65,6 @@ def test_a_run_stops_in_time_whatever_hangs_and_goes_on_later(tmp_path, monkeypa
     while not (tmp_path / "hangs").exists():
         assert process.poll() is None
         time.sleep(0.05)
-    time.sleep(1)
     process.send_signal(signal.SIGTERM)
     try:
         _, errors = process.communicate(timeout=120)

@@ -129,6 +129,14 @@ def wait_for_start(process: subprocess.Popen, folder: Path) -> None:
         assert process.poll() is None
 
 
+def wait_until_done(process: subprocess.Popen, folder: Path, records: int) -> None:
+    """Return when so many records have been through the device of the run in `folder`/RUN."""
+    status = folder / "RUN" / "status.json"
+    while not status.exists() or json.loads(status.read_bytes())["done"] < records:
+        time.sleep(0.02)
+        assert process.poll() is None
+
+
 def run_with_kills(
     folder: Path, arguments: list[str], *, kills: int, seed: int, latest: float, **settings: Any
 ) -> int:

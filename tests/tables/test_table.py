@@ -66,7 +66,6 @@ import functools, sys
 sys.path.insert(0, {here!r})
 import streamer
 from streamer.running import prepare
-from streamer.writing.storage.local import LocalStorage
 from support.killing import KillingStorage
 from test_table import ALL
 

@@ -97,7 +97,7 @@ def test_one_that_is_killed_in_a_commit_and_one_that_goes_on(step, dying, tmp_pa
     rows = {FIRST: range(30), SECOND: range(100, 130)}
     rows[going_on] = rows[going_on][: 2 * ROWS]
     for table in TABLES:
-        assert Run(LocalStorage(tmp_path), {}).table(table)["row"].to_pylist() == [
+        assert Run(tmp_path, {}).table(table)["row"].to_pylist() == [
             *rows[FIRST],
             *rows[SECOND],
         ]

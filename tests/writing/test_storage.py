@@ -100,6 +100,20 @@ def test_what_is_not_there_is_not_read_nor_removed(storage):
         storage.remove("a")
 
 
+def test_a_folder_is_not_read_as_a_file(storage):
+    storage.replace("metrics/a", b"one")
+    with pytest.raises(IsADirectoryError, match="metrics"):
+        storage.read("metrics")
+
+
+def test_a_name_need_not_be_text(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"))
+    folder.mkdir()
+    storage = LocalStorage(folder)
+    storage.replace("a", b"one")
+    assert content(storage, "a") == b"one"
+
+
 def test_one_alone_holds_a_lock(storage):
     lock = storage.lock("shards/s0/.lock")
     storage.lock("shards/s1/.lock").release()

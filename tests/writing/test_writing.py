@@ -1,13 +1,15 @@
 """Part files: whole or not there, with footers that say what they cover."""
 
 import json
+import pickle
+import shutil
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import streamer
-from streamer.errors import UsageError
+from streamer.errors import RunFault, UsageError
 from streamer.tables import Column, Layout
 from streamer.tables.metrics.table import metrics_schema
 from streamer.writing.directory import RunDirectory
@@ -171,6 +173,20 @@ def test_a_run_is_never_written_over(run, tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="holds something else already"):
         RunDirectory.make(LocalStorage(tmp_path), EventLog())
+
+
+def test_a_run_is_a_value(run):
+    opened = streamer.open_run(run.path)
+    assert pickle.loads(pickle.dumps(opened)) == opened == streamer.open_run(run.path)
+
+
+def test_a_damaged_part_is_told_by_name(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "RUN")
+    damaged = streamer.open_run(tmp_path / "RUN")
+    (part, *_) = damaged.parts("metrics")
+    part.write_bytes(part.read_bytes()[:-7])
+    with pytest.raises(RunFault, match=f"metrics/{part.name} cannot be read: .*check"):
+        damaged.table("metrics")
 
 
 def test_what_is_no_run_is_told(run, tmp_path):

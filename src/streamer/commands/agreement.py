@@ -78,9 +78,9 @@ class Finding:
     """The same, relative to the scale of the column, or to the residual's norm."""
     allowed: float
     undecided: int
-    """Values that rest on what fell to the other side,"""
+    """Values that rest on what fell to the other side."""
     undecided_allowed: int
-    """and how many may."""
+    """How many values may do so."""
     values: int
     """Those that are there, alone or in batches."""
 

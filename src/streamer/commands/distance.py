@@ -27,13 +27,13 @@ class Distance:
     name: str
     metric: str
     largest: float
-    """Difference, relative to the scale of the column in float32, or to the residual's norm,"""
+    """Difference, relative to the scale of the column in float32, or to the residual's norm."""
     median: float
-    """and its median over records, or over passages."""
+    """Of that difference, over records, or over passages."""
     changed: int
-    """Values that are of another class, or are there in one of the two only,"""
+    """Values that are of another class, or are there in one of the two only."""
     values: int
-    """of so many."""
+    """All that are there."""
 
 
 def in_float32(config: RunConfig) -> RunConfig | None:

@@ -13,6 +13,7 @@ from streamer.commands.distance import distances_of, in_float32, print_distances
 from streamer.commands.measuring import TO_COMPARE, Measured, alone, in_batches
 from streamer.commands.sample import take_sample, tell, worker_for
 from streamer.computing.model.language_model import LanguageModel
+from streamer.computing.starting_budget import refuse_too_little_memory
 from streamer.computing.worker import Worker
 from streamer.config import RunConfig
 from streamer.device.errors import release
@@ -28,12 +29,14 @@ def batches_agree(config: RunConfig, records: int, console: Console) -> bool:
     """Whether the first `records` come out of batches as they do one text at a time; printed. If
     products are in a shorter format than float32, how far that is from float32 is printed, too.
 
-    :raises UsageError: the configuration is wrong, or nothing can be measured.
+    :raises UsageError: the configuration is wrong, nothing can be measured, or the batches of a
+        deterministic run may not fit the memory.
     """
     sample = take_sample(config, records, TO_COMPARE)
     tell(sample.notes, console)
     worker, chunks, kind = sample.worker, sample.chunks, sample.kind
     device, columns = worker.model.device, {column.name: column for column in worker.columns}
+    refuse_too_little_memory(config, worker)
     with in_use(device, deterministic=config.deterministic):
         batched, one_by_one = in_batches(worker, chunks, config), alone(worker, chunks)
     tell(batched.notes, console)

@@ -16,9 +16,10 @@ from streamer.planning.cost import BatchCost
 
 FIXED_TOKENS = 4096
 """Of a deterministic run."""
-FIXED_BYTES, FIXED_BYTES_OF_CPU = 2**32, 2**30
+FIXED_BYTES = 2**32
 """Predicted for a batch of a deterministic run, at most: its batches may not depend on how much is
-free. SAEs of 1M features reach it with some 200 passages, or 40 on a CPU, which needs no more."""
+free. Wide SAEs reach it (of 1M features, with some 200 passages a batch), models of up to 70B
+parameters do not."""
 START_SHARE = 0.02
 """At most, of the free memory in the first batches, by a prediction that nothing has corrected yet:
 it may be wrong by a factor of several and no harm is done."""
@@ -45,7 +46,7 @@ def budget_for(config: RunConfig, worker: Worker) -> Budget:
             config.max_tokens or FIXED_TOKENS,
             records=config.batch_size,
             cost=cost_for(worker),
-            start_bytes=_fixed_bytes(worker, config.max_tokens or FIXED_TOKENS),
+            start_bytes=FIXED_BYTES,
             climbs=False,
         )
     device = worker.model.device
@@ -70,11 +71,11 @@ def refuse_too_little_memory(config: RunConfig, worker: Worker) -> None:
     if not config.deterministic:
         return
     device, tokens = worker.model.device, config.max_tokens or FIXED_TOKENS
-    free, most = int(FREE_SHARE * free_memory(device)), _fixed_bytes(worker, tokens)
+    free, most = int(FREE_SHARE * free_memory(device)), _largest(config, worker, tokens)
     if most <= free:
         return
     fitting = (2**power for power in range(tokens.bit_length() - 1, 3, -1))
-    fits = next((few for few in fitting if _fixed_bytes(worker, few) <= free), None)
+    fits = next((few for few in fitting if _largest(config, worker, few) <= free), None)
     smaller = f"begin a run with --max-tokens {fits}, or " if fits else "begin one "
     raise UsageError(
         f"the batches of a deterministic run do not depend on how much memory is free: they are "
@@ -83,12 +84,13 @@ def refuse_too_little_memory(config: RunConfig, worker: Worker) -> None:
     )
 
 
-def _fixed_bytes(worker: Worker, tokens: int) -> int:
-    """Most that is predicted for a batch of so many positions, each in a row of usual length and at
-    most the end of one passage."""
-    full = Footprint(positions=tokens, pairs=tokens * ROW_LENGTH, passages=tokens)
-    is_host = traits_of(worker.model.device).is_host
-    return min(FIXED_BYTES_OF_CPU if is_host else FIXED_BYTES, cost_for(worker).bytes(full))
+def _largest(config: RunConfig, worker: Worker, tokens: int) -> int:
+    """Bytes predicted for a deterministic run's batch of so many positions, in rows of usual length
+    and with as many passages as there can be."""
+    records = min(config.window_records, config.batch_size or config.window_records)
+    passages = min(tokens, records * len(worker.passages))
+    full = Footprint(positions=tokens, pairs=tokens * ROW_LENGTH, passages=passages)
+    return min(FIXED_BYTES, cost_for(worker).bytes(full))
 
 
 def start_tokens(traits: Traits, d_model: int, layers: int) -> int:

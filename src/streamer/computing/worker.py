@@ -57,8 +57,8 @@ class Worker:
 
     A batch takes four steps: `launch`, `decompose`, `measure`, `collect`. No step waits for what
     was begun in it, so that a device with other batches is never without work; but for passages
-    that must be run again. None knows what to do about a batch that fails, or that does not fit
-    the memory: `FaultIsolation` does.
+    that must be run again, and where a model's own code waits. None knows what to do about a batch
+    that fails, or that does not fit the memory: `FaultIsolation` does.
     """
 
     def __init__(
@@ -104,7 +104,8 @@ class Worker:
         return Batch(window, tuple(records), rejections, self.packing.pack(records))
 
     def launch(self, batch: Batch) -> InFlight:
-        """Let the device run `batch` through the model and the SAEs; does not wait for it.
+        """Let the device run `batch` through the model and the SAEs; does not wait for it, unless
+        the model's own code does.
 
         Raises whatever the model and the device raise, as do the other steps.
         """

@@ -12,9 +12,9 @@ from streamer.records import Record
 NEARLY_ALL = 0.9
 MOSTLY = 0.5
 FEW = 10
-"""Fewer records may be nearly all alike by chance,"""
+"""Fewer records may be nearly all alike by chance."""
 VERY_FEW = 3
-"""and fewer texts may even become the same tokens."""
+"""Fewer texts than this may even become the same tokens."""
 
 
 def doubts(records: Sequence[Record], tokenizer: Any) -> list[str]:

@@ -44,11 +44,11 @@ class Counters:
     before: Counts = Counts()  # noqa: RUF009  (frozen)
     """What earlier sessions of the run have written."""
     session: Counts = Counts()  # noqa: RUF009
-    """What has been through the device in this one."""
+    """What has been through the device in this session."""
     written: Counts = Counts()  # noqa: RUF009
     """What all sessions have written."""
     positions: int = 0
-    """Token positions that were run in this one, padding included."""
+    """Token positions that were run in this session, padding included."""
     waiting_for: str | None = None
     """What the run waits for, as in "disk full (RUN): No space left"; set and cleared by any
     thread."""

@@ -89,13 +89,21 @@ def read_status(files: Files) -> tuple[Sign, Snapshot]:
 
 
 def _unread(files: Files, error: OSError) -> UsageError:
-    if isinstance(error, FileNotFoundError) and MANIFEST in files.list():
+    if isinstance(error, FileNotFoundError) and _is_run(files):
         return UsageError(
             f"{files.location} is a run without {NAME}: it was not written by this version of "
             f"streamer, or the file was removed. See {files.location}/{MANIFEST} for what became "
             f"of it."
         )
     return no_run(files, error)
+
+
+def _is_run(files: Files) -> bool:
+    try:
+        files.read(MANIFEST).close()
+    except OSError:
+        return False
+    return True
 
 
 def _encodable(text: str) -> str:

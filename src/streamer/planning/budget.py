@@ -84,9 +84,9 @@ class Budget:
         self._ceiling = math.inf
         """Predicted bytes beyond which a batch did not fit."""
         self._below_ceiling = 0
-        """Batches since then,"""
+        """Batches since one did not fit."""
         self._retry_ceiling = RETRY
-        """and how many it takes to try more."""
+        """How many of them it takes until more is tried."""
         self._headroom = headroom
         self._scale = 1.0
         """Bytes that a batch needs, for each that is predicted."""

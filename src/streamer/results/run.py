@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.errors import UsageError
+from streamer.errors import RunFault, UsageError
 from streamer.manifest import MANIFEST, Manifest, no_run
 from streamer.writing.commit import files_of
 from streamer.writing.names import WHOLE, Names, part_of
@@ -19,14 +19,14 @@ from streamer.writing.storage.local import LocalStorage
 class Run:
     """A run directory, finished or not."""
 
-    storage: Storage
+    path: Path
     manifest: dict[str, Any]
     """What manifest.json says: configuration, versions, model, inputs, counts, status."""
 
     @property
-    def path(self) -> Path:
-        """The directory."""
-        return self.storage.local_folder()
+    def storage(self) -> Storage:
+        """Where its files are."""
+        return LocalStorage(self.path)
 
     def __repr__(self) -> str:
         counts = self.manifest.get("counts", {})
@@ -36,28 +36,42 @@ class Run:
         """All finished parts of the table `name` (`metrics`, `rejected`), in input order.
 
         :raises UsageError: the run has no such table.
+        :raises RunFault: a part is damaged.
         """
-        parts = self.names(name)
+        storage = self.storage
+        parts = part_names(storage, name)
         if not parts:
-            tables = ", ".join(table for table in self.storage.folders() if self.names(table))
+            folders = (folder for folder in storage.folders() if part_names(storage, folder))
+            tables = ", ".join(folders)
             raise UsageError(
                 f"{self.path} has no finished part of a table {name!r}; it has "
                 f"{tables or 'none yet'}"
             )
-        read = [pq.read_table(self.storage.read(part)) for part in parts]
-        return pa.concat_tables(read).unify_dictionaries()
+        return pa.concat_tables([_read(storage, part) for part in parts]).unify_dictionaries()
 
     def parts(self, name: str, shard: str | None = None) -> list[Path]:
         """The finished part files of the table `name`, in order; only those of `shard` if given."""
-        return [self.path / part for part in self.names(name, shard)]
+        return [self.path / part for part in part_names(self.storage, name, shard)]
 
-    def names(self, name: str, shard: str | None = None) -> list[str]:
-        """The same, as the storage names them."""
-        files = files_of(self.storage, name)
-        parts = {part: file for file in files if (part := part_of(file.rpartition("/")[2]))}
-        if shard is not None:
-            parts = {part: file for part, file in parts.items() if part.shard == shard}
-        return [parts[part] for part in sorted(parts)]  # of a shard, beyond 99999, too
+
+def part_names(storage: Storage, table: str, shard: str | None = None) -> list[str]:
+    """The names of the finished parts of `table`, in order; only those of `shard` if given."""
+    files = files_of(storage, table)
+    parts = {part: file for file in files if (part := part_of(file.rpartition("/")[2]))}
+    if shard is not None:
+        parts = {part: file for part, file in parts.items() if part.shard == shard}
+    return [parts[part] for part in sorted(parts)]  # of a shard, beyond 99999, too
+
+
+def _read(storage: Storage, part: str) -> pa.Table:
+    try:
+        with storage.read(part) as file:
+            return pq.read_table(file)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        where = storage.location
+        raise RunFault(
+            f"{where}/{part} cannot be read: {error}. `streamer check {where}` reports more"
+        ) from None
 
 
 def open_run(path: str | Path) -> Run:
@@ -65,8 +79,7 @@ def open_run(path: str | Path) -> Run:
 
     :raises UsageError: there is no run, or its manifest is damaged, or of a later format.
     """
-    storage = LocalStorage(Path(path))
-    return Run(storage, manifest_of(storage).entries())
+    return Run(Path(path), manifest_of(LocalStorage(Path(path))).entries())
 
 
 def manifest_of(storage: Storage, names: Names = WHOLE) -> Manifest:

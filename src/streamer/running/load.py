@@ -8,6 +8,7 @@ from functools import partial
 import anyio
 
 from streamer.computing.load import load_worker
+from streamer.computing.starting_budget import refuse_too_little_memory
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import finished_within, in_own_thread, in_thread
 from streamer.errors import cause_of
@@ -36,14 +37,16 @@ async def load(prepared: Prepared, observer: Observer) -> Worker:
         return worker
 
     if prepared.directory is None:
-        return await in_thread("loading", load_and_collect)
+        worker = await in_thread("loading", load_and_collect)
+        refuse_worker(prepared, worker)
+        return worker
     status = LoadingStatus(prepared.status, observer)
     try:
         async with anyio.create_task_group() as beside:
             beside.start_soon(status.keep_reporting)
             worker = await in_thread("loading", load_and_collect)
             beside.cancel_scope.cancel()
-        refuse_other_than_before(prepared, worker)
+        refuse_worker(prepared, worker)
     except BaseException as error:
         cause = cause_of(error)
         await finished_within(CLOSE_SECONDS, "status", partial(status.fail, str(cause)))
@@ -59,11 +62,13 @@ def begun_with(prepared: Prepared) -> tuple[str, ...] | None:
     return earlier.columns if earlier is not None and prepared.checkpoint.number else None
 
 
-def refuse_other_than_before(prepared: Prepared, worker: Worker) -> None:
+def refuse_worker(prepared: Prepared, worker: Worker) -> None:
     """Return if `worker` may do this run.
 
-    :raises UsageError: the run is to be resumed, and was begun with another model, SAEs or columns.
+    :raises UsageError: the run is to be resumed, and was begun with another model, SAEs or columns;
+        or its batches may not fit the memory.
     """
+    refuse_too_little_memory(prepared.config, worker)
     if prepared.directory is not None and prepared.directory.earlier is not None:
         earlier, where = prepared.directory.earlier, prepared.storage.location
         refuse_another_model(where, earlier, model_entry(worker), sae_entries(worker))

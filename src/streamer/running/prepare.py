@@ -64,9 +64,9 @@ class Prepared:
     log: EventLog
     """Holds events until the run directory is open."""
     storage: Storage
-    """What the run is written to,"""
+    """What the run is written to."""
     names: Names
-    """and under which names."""
+    """What its own files are called there."""
     checkpoint: Checkpoint
     """Where it begins."""
     tables: Sequence[Table]

@@ -13,7 +13,6 @@ to when it is made: the event log, the progress, the observer.
 from contextlib import ExitStack
 from functools import partial
 
-from streamer.computing.starting_budget import refuse_too_little_memory
 from streamer.computing.worker import Worker
 from streamer.concurrency.threads import in_thread
 from streamer.device.pick import pick_device
@@ -23,7 +22,7 @@ from streamer.monitoring.exporter import exporting
 from streamer.monitoring.library_warnings import LibraryWarnings
 from streamer.monitoring.observer import Observer
 from streamer.results.summary import Summary
-from streamer.running.load import gc_frozen, load, refuse_other_than_before
+from streamer.running.load import gc_frozen, load, refuse_worker
 from streamer.running.pipeline import Queues
 from streamer.running.prepare import Prepared
 from streamer.running.session import Session
@@ -49,14 +48,13 @@ async def run(prepared: Prepared, worker: Worker | None = None) -> Summary:
             if worker is None:
                 worker = await load(prepared, observer)
             else:
-                refuse_other_than_before(prepared, worker)
+                refuse_worker(prepared, worker)
             return await _open_stream_close(prepared, worker, queues, observer)
 
 
 async def _open_stream_close(
     prepared: Prepared, worker: Worker, queues: Queues, observer: Observer
 ) -> Summary:
-    refuse_too_little_memory(prepared.config, worker)
     notes = await in_thread("loading", partial(_first_look, prepared, worker))
     directory = prepared.directory or RunDirectory.make(
         prepared.storage, prepared.log, prepared.names

@@ -21,7 +21,7 @@ from streamer.monitoring.observer import Observer
 from streamer.monitoring.status import State
 from streamer.monitoring.status_reporter import StatusReporter
 from streamer.planning.planner import Planner
-from streamer.results.run import Run
+from streamer.results.run import part_names
 from streamer.results.summary import RowTotals, Summary
 from streamer.running.manifest import description_of, origin_of
 from streamer.running.notes import doubled_note, faint_note
@@ -101,8 +101,10 @@ class Session:
         exposed = exposure(prepared.config)
         for note in (*self._notes, *([exposed] if exposed else [])):
             self._note(note)
-        shard, earlier = prepared.names.shard, Run(prepared.storage, directory.manifest.entries())
-        self._earlier_parts = {name: earlier.names(name, shard) for name in self._rows.tables}
+        self._earlier_parts = {
+            table: part_names(prepared.storage, table, prepared.names.shard)
+            for table in self._rows.tables
+        }
         self._writer = Writer(
             prepared.storage,
             prepared.config,

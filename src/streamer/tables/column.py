@@ -52,11 +52,11 @@ class Column:
     rests_on: tuple[str, ...] = ()
     """The columns that count the features it is computed from: where one differs, so may this."""
     metric: str = ""
-    """What is measured, without layer and passage,"""
+    """What is measured, without layer and passage."""
     layer: int | None = None
-    """the layer, if it is measured at several,"""
+    """Where it is measured, if that is done at several."""
     passage: str | None = None
-    """and the passage; None if it is of the record."""
+    """Of which it is; None if it is of the record."""
     layers: tuple[int, ...] = ()
     """The layers that it is computed from."""
     description: str = ""

@@ -36,7 +36,7 @@ def test_a_run_of_two_shards_is_whole_and_in_order(run):
     assert [line.state for line in report.lines] == ["ok"] * 8, report.first_fault
     assert "whole: 8 rows and 3 rejected" in report.verdict
     assert "11, each once and in order" in report.rows.found
-    rows = Run(run.storage, {}).table("metrics")["row"].to_pylist()
+    rows = Run(run.path, {}).table("metrics")["row"].to_pylist()
     assert rows == [0, 1, 3, 4, 5, 7, 8, 10]
 
 

@@ -103,6 +103,7 @@ def test_a_column_rests_on_counts_and_a_difference_has_parts_of_its_unit(column)
     for part in column.parts:
         assert COLUMNS[part].unit == column.unit
         assert COLUMNS[part].discrete == column.discrete
+        assert COLUMNS[part].tolerance.float32 == column.tolerance.float32
         assert set(COLUMNS[part].rests_on) <= set(column.rests_on)
     if column.type != "float32":
         assert column.discrete

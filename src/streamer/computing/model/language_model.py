@@ -14,9 +14,9 @@ from streamer.computing.model.bridge import BridgeForward, load_bridge
 from streamer.computing.model.content import hashing
 from streamer.computing.model.find import first_line
 from streamer.computing.model.load_check import (
-    ask_nothing,
     reason_against_tries,
     refuse_looking_ahead,
+    stop_asking,
 )
 from streamer.computing.model.native import NativeForward, load_native
 from streamer.computing.model.precision import (
@@ -81,7 +81,7 @@ class LanguageModel:
         """What the user should know about how it runs."""
         refuse_looking_ahead(self, forward.module)
         if isinstance(forward, NativeForward):
-            ask_nothing(self, forward)
+            stop_asking(self, forward)
             against = reason_against_tries(self, forward)
             if against:
                 self.notes.append(f"no tries: {against}")
@@ -127,8 +127,8 @@ class LanguageModel:
         self, rows: PackedTokens, on_device: Sequence[Tensor] | None = None
     ) -> Float[Tensor, "layer passage width"]:
         """The hooked activation of every layer at each passage's last token. `on_device` are the
-        arrays of `rows`, if they are there already. Does not wait for the device, where the
-        architecture's own code does not.
+        arrays of `rows`, if they are there already. Does not wait for the device, unless the
+        architecture's own code does.
 
         Runs no layer behind the last hook, and no unembedding.
         """

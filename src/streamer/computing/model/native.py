@@ -56,6 +56,7 @@ class NativeForward:
         self.layers: nn.ModuleList = layers
         """The decoder layers, as many as are loaded."""
         self._asks = True
+        """Whether Hugging Face may ask the device about rows without branches."""
         self._hook()
 
     @property
@@ -67,10 +68,10 @@ class NativeForward:
         return bool(others) or "local" in (getattr(self._config, "attention_layers", None) or ())
 
     @contextlib.contextmanager
-    def asking_nothing(self) -> Iterator[Callable[[], object]]:
+    def without_asking(self) -> Iterator[Callable[[], object]]:
         """While it is entered, Hugging Face does not ask the device about rows without branches,
         for whose answers it would wait: whether they are of one text each (see `NoCache`), and
-        whether they have padding. What it gives is called to let it stay so."""
+        whether they have padding. Yields a function that lets it stay so."""
         with contextlib.ExitStack() as undo:
             pad = getattr(self._config, "pad_token_id", None)
             undo.callback(setattr, self._config, "pad_token_id", pad)

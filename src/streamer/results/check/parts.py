@@ -53,7 +53,8 @@ def list_parts(storage: Storage, leading: str) -> Listing:
     listing = Listing(leading, storage, {leading: {}})
     for folder in sorted(storage.folders(), key=lambda folder: folder != leading):
         parts: dict[Part, str] = {}
-        for file in files_of(storage, folder):
+        files = storage.list(folder) if folder == leading else files_of(storage, folder)
+        for file in files:
             if part := part_of(file.rpartition("/")[2]):
                 parts[part] = file
             elif file.endswith(".parquet"):

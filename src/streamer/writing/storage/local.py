@@ -62,13 +62,12 @@ class LocalStorage(Storage):
 
     def read(self, name: str) -> pa.NativeFile:
         """Part of `Storage`."""
-        path = str(self._root / name)
+        path = self._root / name
         try:
-            return pa.OSFile(path, "rb")
-        except OSError as error:  # Arrow says much about it
-            if error.errno is None:
-                raise
-            raise OSError(error.errno, os.strerror(error.errno), path) from None
+            return pa.OSFile(os.fsencode(path), "rb")
+        except OSError as error:  # Arrow says much about it, and of a folder has no number
+            number = error.errno or (errno.EISDIR if path.is_dir() else errno.EIO)
+            raise OSError(number, os.strerror(number), str(path)) from None
 
     def remove(self, name: str) -> None:
         """Part of `Storage`."""
