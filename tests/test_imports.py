@@ -25,6 +25,8 @@ FLOORS: list[set[str]] = [
 """The rooms, highest first. Stages stand side by side."""
 GROUND = {"errors", "_version"}
 """What any room may know, those beside it too."""
+LINES, LINES_OF_A_FUNCTION = 300, 60
+"""Most that a file and a function may have."""
 FACE = {"__version__"}
 """Names that rooms take from the package itself."""
 
@@ -95,4 +97,26 @@ def test_what_is_behind_the_tables_knows_none_by_name(room):
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
         if re.fullmatch(rf"({names})(/.*)?", node.value)
     ]
+    assert not found
+
+
+def test_no_file_and_no_function_is_too_long_to_be_read_at_once():
+    project = PACKAGE.parent.parent
+    files = [
+        file
+        for folder in ("src", "tests", "bench", "soak")
+        for file in (project / folder).rglob("*.py")
+    ]
+    assert len(files) > 300
+    found = []
+    for file in files:
+        text = file.read_text("utf-8")
+        lines = text.count("\n")
+        found += [f"{file}: {lines} lines"] if lines > LINES else []
+        found += [
+            f"{file}: {node.name}"
+            for node in ast.walk(ast.parse(text))
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            if (node.end_lineno or 0) - node.lineno >= LINES_OF_A_FUNCTION
+        ]
     assert not found
