@@ -13,6 +13,7 @@ from streamer.device.memory import Headroom
 from streamer.device.traits import TRAITS
 from streamer.planning.budget import FREE_SHARE, FULL, LONGEST_SECONDS, RETRY, TRIALS, Budget
 from streamer.planning.cost import BatchCost
+from streamer.records import Counts
 
 
 def size(positions: int, width: int = 1, passages: int = 0) -> Footprint[int]:
