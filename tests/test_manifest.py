@@ -59,7 +59,7 @@ class Unlisted:
 
 def test_a_folder_that_may_not_be_listed_is_no_run():
     for look in (manifest_of, read_status):
-        with pytest.raises(UsageError, match="no run in theirs: that is another directory"):
+        with pytest.raises(UsageError, match="no run in theirs: that directory has no manifest"):
             look(Unlisted())
 
 

@@ -229,7 +229,7 @@ def no_run(files: Files, error: OSError) -> UsageError:
     if isinstance(error, NotADirectoryError):
         what = "that is no directory"
     elif _holds_something(files):
-        what = "that is another directory"
+        what = "that directory has no manifest.json"
     return UsageError(
         f"no run in {files.location}: {what}. A run makes its directory once the model is loaded."
     )

@@ -242,7 +242,7 @@ def test_what_is_no_run_is_told(tmp_path):
     for name, message in (
         ("none", "no run in .*none: there is nothing"),
         ("file", "no run in .*file: that is no directory"),
-        (".", "no run in .*: that is another directory"),
+        (".", "no run in .*: that directory has no manifest.json"),
         ("old", r"old is a run without status.json"),
         ("damaged", r"status.json is damaged: .*JSON"),
     ):

@@ -57,6 +57,18 @@ def test_a_finished_run_says_so(folder):
     assert "RUN is finished: 3 records" in done.stdout
 
 
+def test_a_finished_run_whose_parts_were_removed_measures_them_again(folder):
+    before = streamer.open_run(folder / "RUN").table("metrics")
+    for table in ("metrics", "rejected"):
+        for part in streamer.open_run(folder / "RUN").parts(table):
+            part.unlink()
+    done = run("run", str(folder / "in.jsonl"), "--out", str(folder / "RUN"), folder=folder)
+    assert done.returncode == 0, done.stderr
+    after = streamer.open_run(folder / "RUN")
+    assert after.table("metrics")["row"].equals(before["row"])
+    assert after.manifest["counts"]["records"] == 3
+
+
 def test_what_decides_no_number_may_change(folder):
     prepared = again(
         folder, part_seconds=5, batch_size=2, window=7, prefetch_records=64, allow_other_model=True

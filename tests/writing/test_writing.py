@@ -189,6 +189,18 @@ def test_a_damaged_part_is_told_by_name(run, tmp_path):
         damaged.table("metrics")
 
 
+def test_a_number_that_was_changed_on_the_disk_is_not_given_out(run, tmp_path):
+    shutil.copytree(run.path, tmp_path / "RUN")
+    damaged = streamer.open_run(tmp_path / "RUN")
+    (part, *_) = damaged.parts("metrics")
+    column = pq.read_metadata(part).row_group(0).column(8)
+    data = bytearray(part.read_bytes())
+    data[column.data_page_offset + column.total_compressed_size - 4] ^= 1
+    part.write_bytes(data)
+    with pytest.raises(RunFault, match="CRC"):
+        damaged.table("metrics")
+
+
 def test_what_is_no_run_is_told(run, tmp_path):
     with pytest.raises(UsageError, match="no run in"):
         streamer.open_run(tmp_path)

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from streamer.errors import RunFault, UsageError
+from streamer.errors import RunFault, UsageError, one_line
 from streamer.manifest import MANIFEST, Manifest, no_run
 from streamer.writing.commit import files_of
 from streamer.writing.names import WHOLE, Names, part_of
@@ -66,11 +66,12 @@ def part_names(storage: Storage, table: str, shard: str | None = None) -> list[s
 def _read(storage: Storage, part: str) -> pa.Table:
     try:
         with storage.read(part) as file:
-            return pq.read_table(file)
+            return pq.read_table(file, page_checksum_verification=True)
     except (OSError, ValueError, pa.ArrowException) as error:
         where = storage.location
         raise RunFault(
-            f"{where}/{part} cannot be read: {error}. `streamer check {where}` reports more"
+            f"{where}/{part} cannot be read: {one_line(error).rstrip('.')}. `streamer check "
+            f"{where}` reports more"
         ) from None
 
 

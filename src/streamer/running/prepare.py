@@ -76,9 +76,12 @@ class Prepared:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
+        """Whether there is nothing left to do: it came to its end, and all its parts are there."""
         earlier = self.directory.earlier if self.directory is not None else None
-        return earlier is not None and earlier.status == "finished"
+        if earlier is None or earlier.status != "finished":
+            return False
+        counted = earlier.counts.records if earlier.counts is not None else 0
+        return self.checkpoint.counts.records >= counted
 
     def leave(self) -> None:
         """Release the directory of a run that is not gone on with."""

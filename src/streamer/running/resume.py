@@ -203,7 +203,10 @@ def read_earlier(
     try:
         for table, parts in earlier.items():
             for part in parts:
-                with storage.read(part) as file, pq.ParquetFile(file) as opened:
+                with (
+                    storage.read(part) as file,
+                    pq.ParquetFile(file, page_checksum_verification=True) as opened,
+                ):
                     wanted = totals.wanted(table, opened.schema_arrow.names)
                     totals.add({table: opened.read(columns=wanted)})
     except Exception as error:  # whatever a damaged part makes of its readers

@@ -106,10 +106,11 @@ def read_checkpoint(
         tables, counts = frozenset(footer["tables"]), Counts.of(footer["counts"])
         return Checkpoint(number + 1, footer["end_row"], positions, counts, tables)
     except (OSError, pa.ArrowException, ValueError, KeyError, TypeError) as error:
+        where = storage.location
         raise RunFault(
-            f"{storage.location}/{name} is damaged: {error}. `streamer check {storage.location}` "
-            f"shows details; without this file and those of the same number in the other tables, "
-            f"the run resumes before it."
+            f"{where}/{name} is damaged: {str(error).rstrip('.')}. `streamer check {where}` shows "
+            f"details; without this file and those of the same number in the other tables, the run "
+            f"resumes before it."
         ) from None
 
 
