@@ -20,7 +20,7 @@ def test_fifty_kills_leave_no_trace(tmp_path):
             file.write("{}\n" if place % 41 == 7 else text + "\n")
     common = ["run", "in.jsonl", "--deterministic", "--window", "64", "--progress", "none"]
     common += ["--part-seconds", "0.2"]
-    assert run(*common, "--out", "WHOLE", folder=tmp_path, timeout=600).returncode == 0
+    assert run(*common, "--out", "WHOLE", folder=tmp_path, timeout=1800).returncode == 0
     killed = run_with_kills(tmp_path, [*common, "--out", "RUN"], kills=KILLS, seed=0, latest=0.8)
     assert killed == KILLS
     killed_run, whole = (streamer.open_run(tmp_path / name) for name in ("RUN", "WHOLE"))
